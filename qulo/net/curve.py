@@ -1,0 +1,104 @@
+"""CURVE keys in files: made once, read back, and never logged.
+
+A secret key file holds `public secret` in Z85 on one line and has mode 0600; beside it a file with the suffix
+`.pub` holds the public half. A directory of accepted keys holds one NAME.pub per principal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from qulo.errors import ConfigError, FileError
+
+_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
+PRINCIPAL = re.compile(r"[a-z0-9._-]{1,64}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key pair; the secret half never shows in a repr, so that no log can hold it."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+def make_key(path: str | Path) -> Key:
+    """Make a key pair at `path` (0600) and its public half beside it; raises FileError, also if it exists."""
+    path = Path(path)
+    public, secret = zmq.curve_keypair()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(path, f"{public.decode()} {secret.decode()}\n", 0o600)
+        _write_new(public_path(path), f"{public.decode()}\n", 0o644)
+    except OSError as error:
+        raise FileError(f"cannot make the key {path}: {error.strerror}") from None
+    return Key(public, secret)
+
+
+def public_path(path: str | Path) -> Path:
+    """Where the public half of the key at `path` is."""
+    return Path(path).with_suffix(".pub")
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+
+
+def load_key(path: str | Path) -> Key:
+    """Read a key pair; raises ConfigError when it is unreadable, malformed, or readable by others."""
+    path = Path(path)
+    text = _read(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ConfigError(f"others can read this secret key; run: chmod 600 {path}", file=str(path))
+    halves = text.split()
+    if len(halves) != 2 or not all(_Z85.match(half) for half in halves):
+        raise ConfigError("not a key file: 'PUBLIC SECRET', 40 Z85 characters each, is expected", file=str(path))
+    return Key(halves[0].encode(), halves[1].encode())
+
+
+def load_or_make(path: str | Path) -> Key:
+    """The key at `path`, made at the first start."""
+    return load_key(path) if Path(path).exists() else make_key(path)
+
+
+def load_public(path: str | Path) -> bytes:
+    """Read a public key; raises ConfigError."""
+    text = _read(Path(path)).strip()
+    if not _Z85.match(text):
+        raise ConfigError("not a public key: 40 Z85 characters are expected", file=str(path))
+    return text.encode()
+
+
+def load_accepted(directory: str | Path) -> dict[bytes, str]:
+    """The accepted public keys and whose they are; a missing directory accepts nobody. Raises ConfigError."""
+    accepted: dict[bytes, str] = {}
+    path = Path(directory)
+    if not path.is_dir():
+        return accepted
+    for file in sorted(path.glob("*.pub")):
+        if not PRINCIPAL.match(file.stem):
+            raise ConfigError("a key file is named NAME.pub, NAME being 1 to 64 of a-z 0-9 . _ -", file=str(file))
+        key = load_public(file)
+        if key in accepted:
+            raise ConfigError(f"this key is {accepted[key]}'s already", file=str(file))
+        accepted[key] = file.stem
+    return accepted
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"cannot read the key: {error.strerror}", file=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not a key file", file=str(path)) from None

@@ -1,0 +1,276 @@
+"""A hub on real sockets: binds ROUTER and PUB for each listener and drives `protocol.hub`.
+
+PUB is opened as XPUB: the same on the wire, but the hub sees each subscription, and installs it for the sender
+only if the core says so (XPUB_MANUAL). Nothing here decides anything about messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from qulo.errors import ConfigError, EndpointError, FileError
+from qulo.net import zap
+from qulo.net.curve import Key
+from qulo.net.socket import BACKLOG, FRAME_EXTRA, Socket, open_socket, receive_frame, receive_routed
+from qulo.protocol import session as core_session
+from qulo.protocol.hub import Hub
+from qulo.protocol.ports import Note
+
+log = logging.getLogger(__name__)
+
+# Subscription messages are a prefix (255 bytes of topic) and a byte: anything longer is not ours.
+SUBSCRIPTION_SIZE = 1024
+
+# The core's clock is asked this often per heartbeat: silence is noticed with that precision.
+TICKS = 4
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. `publish` is for tcp only: on ipc the PUB is beside the ROUTER, at the path + `.pub`."""
+
+    listen: str
+    publish: str | None = None
+    key: Key | None = None  # CURVE with this key; None is allowed on ipc and loopback only
+    mode: int = 0o600  # of the ipc sockets
+    group: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Pair:
+    """The sockets of one listener."""
+
+    listener: core_session.Listener
+    router: Socket
+    pub: Socket
+
+
+class HubServer:
+    """Runs a `protocol.hub.Hub` on listeners. listen() for each address, then it works until close()."""
+
+    def __init__(self, hub: Hub, context: zmq.asyncio.Context) -> None:
+        self.hub = hub
+        self.addresses: list[tuple[str, str]] = []  # ROUTER and PUB of each listener, with real ports
+        self.zap = zap.ZapHandler(context)
+        self.after_turn: Callable[[], None] = _nothing  # the relay's turn
+        self._context = context
+        self._pairs: list[_Pair] = []
+        self._scheduled = False
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(hub.limits.heartbeat / TICKS, self._tick)
+
+    def listen(self, address: Address) -> tuple[str, str]:
+        """Bind a listener and serve it; returns the endpoints of ROUTER and PUB. Raises EndpointError."""
+        local = address.listen.startswith("ipc://")
+        options = _security(address, local)
+        limits = self.hub.limits
+        size = limits.max_message + FRAME_EXTRA
+        router = open_socket(
+            self._context,
+            zmq.ROUTER,
+            limits.high_water,
+            size,
+            options | {zmq.ROUTER_MANDATORY: 1, zmq.BACKLOG: BACKLOG},
+        )
+        pub = open_socket(
+            self._context,
+            zmq.XPUB,
+            limits.high_water,
+            SUBSCRIPTION_SIZE,
+            options | {zmq.XPUB_MANUAL: 1, zmq.BACKLOG: BACKLOG},
+        )
+        try:
+            bound = self._bind(router, pub, address, local)
+        except BaseException:
+            router.close(0)
+            pub.close(0)
+            raise
+        port = 0 if local else int(bound[1].rpartition(":")[2])
+        pair = _Pair(self.hub.add_listener(local, port), router, pub)
+        self._pairs.append(pair)
+        self.addresses.append(bound)
+        router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
+        pub.start(receive_frame, lambda frame: self._subscribed(pair, frame), self.flush)
+        return bound
+
+    def _bind(self, router: Socket, pub: Socket, address: Address, local: bool) -> tuple[str, str]:
+        if not local:
+            if address.publish is None:
+                raise ConfigError(f"listen {address.listen} needs a publish address beside it")
+            return router.bind_or_explain(address.listen), pub.bind_or_explain(address.publish)
+        path = Path(address.listen.removeprefix("ipc://"))
+        beside = Path(f"{path}.pub")
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot make {path.parent}: {error.strerror}") from None
+        before = os.umask(0o177)  # nobody gets in between bind and chmod
+        try:
+            bound = router.bind_or_explain(f"ipc://{path}"), pub.bind_or_explain(f"ipc://{beside}")
+        finally:
+            os.umask(before)
+        for socket_path in (path, beside):
+            _open_to_group(socket_path, address)
+        return bound
+
+    def _received(self, pair: _Pair, route: bytes, frame: zmq.Frame | None) -> None:
+        if frame is None:
+            self.hub.counters.bad_frames += 1
+            return
+        try:
+            user = str(frame.get("User-Id"))
+        except zmq.ZMQError:
+            user = ""  # no ZAP answer, no principal: the core finds no session and refuses
+        address = ""
+        if route not in pair.listener.routes:
+            with contextlib.suppress(zmq.ZMQError):
+                address = str(frame.get("Peer-Address"))
+        self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
+
+    def _subscribed(self, pair: _Pair, frame: zmq.Frame) -> None:
+        data = frame.bytes
+        try:
+            user = str(frame.get("User-Id"))
+        except zmq.ZMQError:
+            user = ""  # the unsubscription that libzmq makes when a peer goes
+        if self.hub.subscription_received(pair.listener, user, data, time.monotonic()):
+            # Applies to the pipe of the message received last, so it must come before the next receive, and
+            # before the READY that the core has queued: what was published earlier may come twice, never less.
+            pair.pub.set(zmq.SUBSCRIBE, data[1:])
+        elif data[:1] == b"\x00":
+            pair.pub.set(zmq.UNSUBSCRIBE, data[1:])
+
+    def wake(self) -> None:
+        """Something was decided outside a turn: flush soon."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send all that this turn decided."""
+        if self._closed:
+            return
+        self.after_turn()
+        if self.hub.flush():
+            self.wake()
+        self._publish_now()
+        self._send()
+        for pair in self._pairs:
+            pair.router.recheck()
+            pair.pub.recheck()
+        for note in self.hub.take_notes():
+            log_note(note)
+
+    def _publish_now(self) -> None:
+        for listener, frame in self.hub.take_pub():
+            self._pairs[listener.number].pub.push(frame)
+
+    def _send(self) -> None:
+        refused: dict[tuple[int, bytes], tuple[int, bool]] = {}
+        for listener, route, frame in self.hub.take_out():
+            key = (listener.number, route)
+            if key not in refused:
+                router = self._pairs[listener.number].router
+                try:
+                    router.push(route, frame)
+                    continue
+                except zmq.ZMQError as error:
+                    refused[key] = (0, router.is_gone(error))
+            count, gone = refused[key]
+            numbered = frame[1] != 0  # [number, …]: the frame's second byte is the number, or its type
+            refused[key] = (count + numbered, gone)
+        for (number, route), (count, gone) in refused.items():
+            self.hub.unsent(self._pairs[number].listener, route, count, gone)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self.hub.limits.heartbeat / TICKS, self._tick)
+        self.hub.tick(time.monotonic())
+        self.flush()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until every peer has acknowledged what it was sent; False if that took too long."""
+        deadline = time.monotonic() + timeout
+        while any(s.connected and not s.channel.idle for s in self.hub.sessions.values()):
+            if time.monotonic() >= deadline:
+                return False
+            self.flush()
+            await asyncio.sleep(0.01)
+        return True
+
+    def close(self) -> None:
+        """Stop serving. The context can be terminated afterwards."""
+        self._closed = True
+        self._timer.cancel()
+        for pair, (listen, publish) in zip(self._pairs, self.addresses, strict=True):
+            pair.router.close()
+            pair.pub.close()
+            for endpoint in (listen, publish):
+                if endpoint.startswith("ipc://"):
+                    Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        self.zap.close()
+
+
+def log_note(note: Note) -> None:
+    """Write what the core noticed to the log."""
+    log.log(LEVELS[note.level], "%s", note.text)
+
+
+def _nothing() -> None:
+    """There is no relay."""
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Does this tcp endpoint name an address that only this host can reach?"""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _security(address: Address, local: bool) -> dict[int, Any]:
+    """The socket options that say who may connect. Raises ConfigError for plain text beyond this host."""
+    options: dict[int, Any] = {zmq.ZAP_ENFORCE_DOMAIN: 1}
+    if local:
+        return options | {zmq.ZAP_DOMAIN: zap.LOCAL_DOMAIN.encode()}
+    if address.key is not None:
+        return options | {
+            zmq.ZAP_DOMAIN: zap.CURVE_DOMAIN.encode(),
+            zmq.CURVE_SERVER: 1,
+            zmq.CURVE_SECRETKEY: address.key.secret,
+            zmq.CURVE_PUBLICKEY: address.key.public,
+        }
+    for endpoint in filter(None, (address.listen, address.publish)):
+        if not is_loopback(endpoint):
+            raise ConfigError(f"{endpoint} can be reached from other hosts: set curve: on, or listen on 127.0.0.1")
+    return options | {zmq.ZAP_DOMAIN: zap.PLAIN_DOMAIN.encode()}
+
+
+def _open_to_group(path: Path, address: Address) -> None:
+    try:
+        if address.group is not None:
+            shutil.chown(path, group=address.group)
+        path.chmod(address.mode)
+    except (OSError, LookupError) as error:
+        raise EndpointError(f"cannot give {path} to group {address.group}: {error}") from None

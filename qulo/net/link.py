@@ -1,0 +1,349 @@
+"""A link on real sockets: dials a hub with DEALER and SUB, and drives `protocol.link`.
+
+libzmq never reconnects behind our back (RECONNECT_IVL=-1): on loss both sockets are closed and new ones opened,
+after a jittered pause, at the next of the hub's addresses, each resolved anew. Then HELLO says what had come.
+No ZMTP heartbeats: they abort the process after a stall (libzmq#3937); ours go over both sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import zmq
+import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
+
+from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
+from qulo.net.curve import Key
+from qulo.net.ids import make_instance
+from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
+from qulo.protocol import link as core
+from qulo.protocol.link import Event, Link
+from qulo.protocol.tracker import Item, Tracker
+from qulo.protocol.wire import session_key
+
+log = logging.getLogger(__name__)
+
+# Seconds for a connection, its handshake and WELCOME together.
+GREETING = 5.0
+
+# The pause between attempts doubles from the first to the last (seconds), each time jittered by half, so that a
+# thousand links of a restarted hub do not come back in step and are yet all back in seconds.
+FIRST_PAUSE, LAST_PAUSE = 0.05, 3.0
+
+# After a denial: libzmq does not try such a peer again, and an operator has to act first.
+DENIED_PAUSE = 15.0
+
+# Heartbeats without a sign of the hub, on either socket, after which the connection counts as lost.
+SILENT_BEATS = 3
+
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+class _Zap(IntEnum):
+    """What a hub's ZAP handler answered."""
+
+    RETRY = 300
+    DENIED = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """CURVE keys for tcp: the hub's public one and our own pair."""
+
+    server: bytes
+    key: Key
+
+
+@dataclass(slots=True)
+class _Sockets:
+    dealer: Socket
+    sub: Socket | None = None
+    monitors: tuple[Socket, ...] = ()
+
+
+class LinkDriver:
+    """Runs a `protocol.link.Link`. `start` it; what comes goes to `deliver(events, items)` once per turn.
+
+    After calling anything on `link` that queues something, call `wake` (or `flush`, to send at once).
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        urls: Sequence[str],
+        context: zmq.asyncio.Context,
+        deliver: Callable[[list[Event], list[tuple[Tracker, Item]]], None],
+        security: Security | None = None,
+    ) -> None:
+        self.link = link
+        self.urls = tuple(urls)
+        self.error: QuloError | None = None  # why the last attempt failed
+        self.failures: dict[str, str] = {}  # by address, why its last attempt failed
+        self.url = self.urls[0]
+        self.disconnected: Callable[[], None] = _nothing
+        self.attempts = 0
+        self._context = context
+        self._deliver = deliver
+        self._security = security
+        self._sockets: _Sockets | None = None
+        self._loop = asyncio.get_running_loop()
+        self.scheduled = False  # will there be a flush this turn?
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._heard = self._heard_pub = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Dial, and keep the connection up until `close`."""
+        self._task = self._loop.create_task(self._run(), name=f"link {self.link.identity.name}")
+
+    async def close(self) -> None:
+        """Send what is left to send, say BYE and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._sockets is not None and self.link.phase is core.Phase.UP:
+            self.flush()
+            self._push(self.link.bye())
+        self._drop()
+
+    # -- connecting
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            self.url = self.urls[self.attempts % len(self.urls)]
+            self.attempts += 1
+            self.error = None
+            if await self._session():
+                pause = FIRST_PAUSE
+            if isinstance(self.error, Refused):
+                pause = max(pause, DENIED_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, LAST_PAUSE)
+
+    async def _session(self) -> bool:
+        """One connection, from dialling to its loss; True if it ever was up."""
+        self._lost.clear()
+        try:
+            self._dial()
+        except zmq.ZMQError as error:
+            self._fail(Disconnected(f"{self.url}: {error.strerror}"))
+            self._drop()
+            return False
+        giving_up = self._loop.call_later(GREETING, self._greeting_late)
+        try:
+            await self._lost.wait()
+        finally:
+            giving_up.cancel()
+        was_up = self.link.phase is core.Phase.UP
+        log.log(
+            logging.WARNING if was_up else logging.DEBUG,
+            "%s %s: %s",
+            "lost" if was_up else "no session with",
+            self.url,
+            self.error or "the connection was closed",
+        )
+        self._drop()
+        return was_up
+
+    def _greeting_late(self) -> None:
+        if self.link.phase is not core.Phase.UP:
+            self._fail(Disconnected(f"{self.url} did not answer within {GREETING:g} s"))
+
+    def _dial(self) -> None:
+        dealer = self._open(zmq.DEALER)
+        self._sockets = _Sockets(dealer)
+        self._monitor(dealer)
+        dealer.connect(self.url)
+        dealer.start(receive_bytes, self._frame, self.flush)
+        self._heard = time.monotonic()
+        dealer.push(self.link.hello(make_instance()))
+        dealer.recheck()
+
+    def _open(self, kind: int) -> Socket:
+        options: dict[int, object] = {zmq.RECONNECT_IVL: -1}
+        if self.url.startswith("tcp://"):
+            options[zmq.IPV6] = int("[" in self.url)
+            if self._security is not None:
+                options[zmq.CURVE_SERVERKEY] = self._security.server
+                options[zmq.CURVE_PUBLICKEY] = self._security.key.public
+                options[zmq.CURVE_SECRETKEY] = self._security.key.secret
+        return open_socket(
+            self._context, kind, self.link.high_water, self.link.max_message + FRAME_EXTRA, options
+        )
+
+    def _monitor(self, sock: Socket) -> None:
+        """Hear at once of a closed connection or a failed handshake."""
+        sockets = self._sockets
+        if sockets is None:
+            return
+        address = f"inproc://qulo.monitor.{id(sock)}.{self.attempts}"
+        sock.monitor(address, _EVENTS)
+        watcher = open_socket(self._context, zmq.PAIR, self.link.high_water, -1)
+        watcher.connect(address)
+        watcher.start(receive_parts, self._noticed, watcher.recheck)
+        sockets.monitors += (watcher,)
+
+    def _noticed(self, parts: list[bytes]) -> None:
+        notice = parse_monitor_message(parts)
+        event, value = notice["event"], notice["value"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value != _Zap.RETRY:
+            self._fail(Denied(f"{self.url} does not accept our key: the hub's operator has to accept it"))
+        elif event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
+            self._fail(Disconnected(f"{self.url}: the handshake failed; do curve and the hub's key match?"))
+        elif event == zmq.EVENT_CLOSED:
+            self._fail(Disconnected(f"{self.url}: nobody listens there"))
+        else:
+            self._fail(Disconnected(f"{self.url}: the connection was closed"))
+
+    def _fail(self, error: QuloError) -> None:
+        if self.error is None:
+            self.error = error
+            self.failures[self.url] = str(error)
+        self._lost.set()
+
+    def _drop(self) -> None:
+        """Close both sockets; the link keeps what has to survive."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sockets, self._sockets = self._sockets, None
+        if sockets is not None:
+            for sock in filter(None, (sockets.dealer, sockets.sub)):
+                sock.disable_monitor()
+                sock.close()
+            for watcher in sockets.monitors:
+                watcher.close(0)
+        was_up = self.link.phase is core.Phase.UP
+        self.link.disconnected()
+        if was_up:
+            self.disconnected()
+
+    # -- while connected
+
+    def _frame(self, data: bytes) -> None:
+        self._heard = time.monotonic()
+        try:
+            self.link.frame_received(data)
+        except ProtocolError as error:
+            self._fail(error)
+
+    def _pub_frame(self, data: bytes) -> None:
+        self._heard_pub = time.monotonic()
+        try:
+            self.link.pub_received(data)
+        except ProtocolError as error:
+            self._fail(error)
+
+    def wake(self) -> None:
+        """Something was queued on the link: send it at the end of this turn."""
+        if not self.scheduled:
+            self.scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self.scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Deliver what has come and send what is queued, now."""
+        events = self.link.take_events()
+        items = self.link.take_items()
+        if events or items:
+            mine = [event for event in events if type(event) in _OWN]
+            for event in mine:
+                self._happened(event)
+            self._deliver(events, items)
+        self.send()
+
+    def send(self) -> None:
+        """Send what is queued."""
+        sockets = self._sockets
+        if sockets is None:
+            return
+        frames = self.link.take()
+        for number, frame in enumerate(frames):
+            if not self._push(frame):
+                left = sum(f[1] != 0 for f in frames[number:])  # [number, …]: 0 is not kept for resending
+                self.link.channel.untake(left)
+                self._loop.call_later(self.link.heartbeat / 10, self.wake)
+                break
+        if frames:
+            sockets.dealer.recheck()
+
+    def _push(self, frame: bytes) -> bool:
+        if self._sockets is None:
+            return False
+        try:
+            self._sockets.dealer.push(frame)
+        except zmq.ZMQError:
+            return False  # full, or the connection is gone: the monitor or the heartbeat tells which
+        return True
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, core.Welcomed):
+            self._welcomed(event)
+        elif isinstance(event, core.Dismissed):
+            self._fail(event.error)
+        elif isinstance(event, core.Pulsed):
+            self.link.rtt = time.monotonic_ns() // 1000 - event.time
+        elif isinstance(event, core.Prefix) and self._sockets is not None and self._sockets.sub is not None:
+            self._sockets.sub.set(zmq.SUBSCRIBE if event.add else zmq.UNSUBSCRIBE, event.prefix)
+            self._sockets.sub.recheck()
+
+    def _welcomed(self, event: core.Welcomed) -> None:
+        if self._sockets is None:
+            return
+        log.info("connected to %s at %s", self.link.hub.get("name", "a hub"), self.url)
+        sub = self._open(zmq.SUB)
+        self._sockets.sub = sub
+        self._monitor(sub)
+        sub.connect(_publish_url(self.url, event.publish))
+        sub.start(receive_bytes, self._pub_frame, self.flush)
+        sub.set(zmq.SUBSCRIBE, session_key(event.token))
+        self._heard_pub = time.monotonic()
+        self._beat(time.monotonic())
+
+    def _beat(self, expected: float) -> None:
+        """Once per heartbeat: is the hub there on both sockets? Tell it that we are."""
+        now = time.monotonic()
+        beat = self.link.heartbeat
+        if now - expected > beat:
+            self._heard = self._heard_pub = now  # we were stalled, not the hub: what it sent is still to be read
+        silent = SILENT_BEATS * beat
+        if now - self._heard > silent or now - self._heard_pub > silent:
+            socket = "DEALER" if now - self._heard > silent else "SUB"
+            self._fail(Disconnected(f"{self.url}: nothing came over {socket} for {silent:g} s"))
+            return
+        self._push(self.link.beat(time.monotonic_ns() // 1000))
+        self._timer = self._loop.call_later(beat, self._beat, now + beat)
+        self.wake()
+
+
+_OWN = {core.Welcomed, core.Dismissed, core.Pulsed, core.Prefix}
+
+
+def _publish_url(url: str, port: int) -> str:
+    """Where the hub's PUB is, seen from where we dialled."""
+    return f"{url.rpartition(':')[0]}:{port}" if port else f"{url}.pub"
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""

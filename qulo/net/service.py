@@ -1,0 +1,151 @@
+"""A hub as a program runs it: made from Settings, with its listeners, and for an agent with its way up.
+
+    service = Service(settings); service.listen(); … ; await service.obey("drain", None); service.close()
+
+Make it after the last fork, inside the running event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qulo.config import Settings
+from qulo.errors import FileError, QuloError
+from qulo.net import curve
+from qulo.net.hub import Address, HubServer, log_note
+from qulo.net.ids import make_epoch, make_token
+from qulo.net.link import LinkDriver, Security
+from qulo.net.socket import make_context
+from qulo.protocol.hub import Hub
+from qulo.protocol.link import Event, Identity, Link
+from qulo.protocol.ports import Limits
+from qulo.protocol.relay import Relay
+from qulo.protocol.report import LIST, LOCAL_LIST, report
+from qulo.protocol.tracker import Item, Tracker
+
+log = logging.getLogger(__name__)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The core's limits out of the configuration."""
+    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
+
+
+class Service:
+    """The hub of one program, with everything around it."""
+
+    def __init__(self, settings: Settings, version: str) -> None:
+        self.settings = settings
+        self.version = version
+        self.addresses: dict[str, str] = {}
+        self._context = make_context()
+        hub = Hub(settings.name or settings.program, make_epoch(), limits_of(settings), make_token, version)
+        for topic in (LIST, LOCAL_LIST):
+            hub.system[topic] = self._report
+        self._server = HubServer(hub, self._context)
+        self._driver: LinkDriver | None = None
+
+    def _report(self, argument: dict[str, Any]) -> dict[str, Any]:
+        return report(self._server.hub, time.monotonic())
+
+    # -- listeners
+
+    def listen(self) -> None:
+        """Bind what the settings name. Raises EndpointError, FileError or ConfigError."""
+        settings = self.settings
+        self._bind("local", "local_publish", Address(settings.local, None, None, settings.local_mode, settings.local_group))
+        if settings.listen is not None:
+            self._bind("listen", "publish", Address(settings.listen, settings.publish, self._hub_key()))
+        self._load_accepted(settings)
+
+    def _bind(self, listen: str, publish: str, address: Address) -> None:
+        self.addresses[listen], self.addresses[publish] = self._server.listen(address)
+
+    def _hub_key(self) -> curve.Key | None:
+        """The hub's own key, made at the first start; None with curve: off."""
+        return self._key("master") if self.settings.curve else None
+
+    def _key(self, name: str) -> curve.Key:
+        directory = Path(self.settings.data_dir)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot make {directory}: {error.strerror}") from None
+        return curve.load_or_make(directory / f"{name}.key")
+
+    def _load_accepted(self, settings: Settings) -> None:
+        if settings.curve and settings.accepted_keys is not None:
+            self._server.zap.accepted = curve.load_accepted(settings.accepted_keys)
+            log.info("%d keys are accepted from %s", len(self._server.zap.accepted), settings.accepted_keys)
+
+    # -- the way up
+
+    def dial(self) -> None:
+        """Connect to the master, and relay between it and the local programs. Raises ConfigError for keys."""
+        settings = self.settings
+        security = None
+        if settings.curve and settings.master_key is not None:
+            security = Security(curve.load_public(settings.master_key), self._key("agent"))
+        hub = self._server.hub
+        link = Link(Identity(b"", hub.name, "agent", {"version": self.version}), hub.limits)
+        relay = Relay(link)
+        relay.attach(hub)
+
+        def deliver(events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
+            for note in relay.turn(events, items, time.monotonic()):
+                log_note(note)
+            self._server.wake()
+
+        driver = LinkDriver(link, settings.master, self._context, deliver, security)
+
+        def went_away() -> None:
+            relay.went_away()
+            self._server.wake()
+
+        driver.disconnected = went_away
+        self._server.after_turn = driver.send
+        self._driver = driver
+        driver.start()
+
+    # -- what the operator asks for
+
+    async def obey(self, kind: str, settings: Settings | None) -> bool:
+        """Carry out an event of the daemon's control; False when the program shall end."""
+        if kind == "reload" and settings is not None:
+            self._reload(settings)
+        elif kind == "dump":
+            log.info("state: %s", json.dumps(self._report({}), separators=(",", ":")))
+        elif kind == "drain":
+            if not await self._server.drain(self.settings.drain_timeout):
+                log.warning("stopping although not every peer has acknowledged everything")
+            return False
+        elif kind == "stop":
+            return False
+        return True
+
+    def _reload(self, settings: Settings) -> None:
+        """Take over what can change while running; the runner has said what cannot."""
+        try:
+            self._load_accepted(settings)
+        except QuloError as error:
+            log.error("the accepted keys stay as they were: %s", error)
+            return
+        self.settings = settings
+
+    async def close(self) -> None:
+        """Close everything; every socket is closed before the context ends."""
+        if self._driver is not None:
+            await self._driver.close()
+        self._server.flush()
+        self._server.close()
+        self._context.term()
+
+
+def describe(addresses: Mapping[str, str]) -> str:
+    """The addresses in one line, for the log."""
+    return ", ".join(f"{name} {address}" for name, address in addresses.items())

@@ -1,0 +1,690 @@
+"""The hub: sessions, the one dispatcher, and the turn of the loop. Pure; `net.hub` drives it.
+
+Drive it like this. For every frame from a ROUTER call `frame_received`, for every subscription message from an
+XPUB `subscription_received` (its answer says whether to install the prefix), from a timer `tick`. After each turn
+of the loop call `flush`, then send what `take_pub` and `take_out` give, in that order and within it. What an
+operator may want to read is in `take_notes`.
+
+A hub with an `upstream` is an agent's: `local.>` is decided here, everything else by the master.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from qulo.errors import BadVersion, Denied, Disconnected, Overloaded, ProtocolError, QuloError
+from qulo.protocol import topics, wire
+from qulo.protocol.calls import Asker, Calls
+from qulo.protocol.channel import Channel
+from qulo.protocol.ports import Counters, Limits, Note, SystemHandler, Upstream
+from qulo.protocol.router import Router
+from qulo.protocol.session import Life, Listener, Session, Subscription
+from qulo.protocol.wire import Record
+
+NAME = re.compile(r"[a-z0-9._-]{1,64}\Z")
+
+# A peer is suspect after this many heartbeats without a sign of life: one lost to a busy loop is no alarm.
+SILENT_BEATS = 2.5
+
+# Ended sessions that are remembered for `qulolist`.
+REMEMBERED = 1000
+
+# Bad frames of one session that are answered; the rest are only counted, so that garbage is not amplified.
+ANSWERED_BAD = 10
+
+# Bytes of runs from above that may wait while local subscribers lag; beyond it they get a Gap.
+ABOVE_LIMIT = 16 * 1024 * 1024
+
+# Seconds between two samples of the topics' message counts, for rates.
+SAMPLE = 5.0
+
+INSTANCE_BYTES = 8
+
+# The code of an answer to a frame from somebody who has no session here: say HELLO (again).
+NO_SESSION = "no-session"
+
+
+class Hub:
+    """The state of one hub since its start; `epoch` names that start and is never used twice."""
+
+    def __init__(
+        self,
+        name: str,
+        epoch: int,
+        limits: Limits,
+        make_token: Callable[[], bytes],
+        version: str,
+        upstream: Upstream | None = None,
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.limits = limits
+        self.version = version
+        self.upstream = upstream
+        self.counters = Counters()
+        self.listeners: list[Listener] = []
+        self.sessions: dict[bytes, Session] = {}  # by instance
+        self.down: deque[Session] = deque(maxlen=REMEMBERED)
+        self.system: dict[str, SystemHandler] = {}
+        self.blocked = False
+        self.rates: dict[str, float] = {}
+        self._notes: list[Note] = []
+        self.router = Router(epoch, limits, self.counters, self._notes.append)
+        self.router.decides_groups = self._decides
+        self.calls = Calls(limits, self.counters)
+        self._make_token = make_token
+        self._by_token: dict[bytes, Session] = {}
+        self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
+        self._dirty: dict[Session, None] = {}
+        self._out: list[tuple[Listener, bytes, bytes]] = []
+        self._parked: dict[Session, None] = {}
+        self._above: deque[tuple[str, int, list[bytes], bytes]] = deque()
+        self._above_size = 0
+        self._waiting_above: dict[str, list[Subscription]] = {}
+        self._sampled: tuple[float, dict[str, int]] = (0.0, {})
+
+    # -- what the driver calls
+
+    def add_listener(self, local: bool, publish: int) -> Listener:
+        """One more ROUTER + PUB pair; pass what this returns with every frame."""
+        listener = Listener(len(self.listeners), local, publish)
+        self.listeners.append(listener)
+        return listener
+
+    def frame_received(
+        self, listener: Listener, route: bytes, user: str, address: str, data: bytes, now: float
+    ) -> None:
+        """A frame from a ROUTER; `user` is `principal#connection`, as the ZAP handler gave it."""
+        self.counters.frames_in += 1
+        session = listener.routes.get(route)
+        if session is not None and session.user != user:
+            session = None  # a connection that took over a dead one's routing id is not that peer
+        try:
+            number, ack, records = wire.decode(data)
+            if session is None or (records and records[0][:1] == [wire.HELLO]):
+                self._greet(listener, route, user, address, records, now)
+                return
+            self._heard(session, now)
+            if session.channel.acknowledged(ack):
+                self._acked(session, now)
+            if number == 0:
+                for record in records:
+                    if record[0] not in wire.UNNUMBERED:
+                        raise ProtocolError("this verb belongs in a numbered frame")
+                    self._dispatch(session, record, now)
+            else:
+                self._numbered(session, number, records, len(data), now)
+        except (ProtocolError, TypeError, IndexError) as error:
+            # TypeError and IndexError: records[0] of garbage that decodes but is not a list.
+            self._bad(listener, route, session, error)
+
+    def subscription_received(self, listener: Listener, user: str, message: bytes, now: float) -> bool:
+        """A message from an XPUB; True when the caller shall install `message[1:]` for the sender."""
+        if message[:1] != b"\x01":
+            return False
+        prefix = message[1:]
+        if prefix.startswith(b"$qulo.s."):
+            return self._tie(listener, user, prefix)
+        session = self._tied.get(user)
+        if session is not None and session.tied == user and session.listener is listener:
+            return self.router.installed(session, prefix)
+        self.counters.bad_frames += 1
+        return False
+
+    def tick(self, now: float) -> None:
+        """Time has passed: call it a few times per heartbeat."""
+        for session in list(self.sessions.values()):
+            silence = now - session.heard
+            if silence > self.limits.session_timeout:
+                self.end(session, "expired", now)
+            elif silence > SILENT_BEATS * self.limits.heartbeat and session.step("silent"):
+                self._note("warning", f"{session.name} is suspect: silent for {silence:.1f} s")
+            if not session.channel.all_sent:
+                self._dirty[session] = None  # the socket refused something: try again
+        self.calls.expire(now, self._settle)
+        if self.blocked:
+            self._measure(now)
+        self._sample(now)
+
+    def flush(self) -> bool:
+        """Turn what this turn decided into frames; True when another turn should follow soon."""
+        dirty, self._dirty = self._dirty, {}
+        again = False
+        for session in dirty:
+            if session.route is None or session.life is Life.DOWN:
+                continue
+            if session.repairs:
+                self.router.send_repairs(session)
+                if session.repairs and session.channel.room > 0:
+                    self._dirty[session] = None
+                    again = True
+            for frame in session.channel.take():
+                self._out.append((session.listener, session.route, frame))
+        return again
+
+    def take_pub(self) -> list[tuple[Listener, bytes]]:
+        """What to send on the listeners' PUB, in order."""
+        frames = self.router.frames
+        if frames:
+            self.router.frames = []
+        return frames
+
+    def take_out(self) -> list[tuple[Listener, bytes, bytes]]:
+        """What to send on the listeners' ROUTER: (listener, route, frame), in order."""
+        out, self._out = self._out, []
+        return out
+
+    def take_notes(self) -> list[Note]:
+        """What to write to the log."""
+        notes = self._notes[:]
+        self._notes.clear()  # the list itself is shared with the router
+        return notes
+
+    def unsent(self, listener: Listener, route: bytes, count: int, gone: bool) -> None:
+        """The ROUTER refused the last `count` frames for this route: it is full, or the peer is gone."""
+        session = listener.routes.get(route)
+        if session is None:
+            return
+        session.channel.untake(count)
+        if gone:
+            self._detach(session)
+            if session.step("silent"):
+                self._note("warning", f"{session.name} is suspect: its connection is gone")
+
+    # -- sessions
+
+    def _greet(
+        self, listener: Listener, route: bytes, user: str, address: str, records: list[Record], now: float
+    ) -> None:
+        if not records or wire.check(records[0], "up") != wire.HELLO:
+            self.counters.bad_frames += not records or records[0][0] != wire.BEAT
+            self._refuse(listener, route, NO_SESSION, "say HELLO first")
+            return
+        _, version, instance, name, kind, token, epoch, received, info = records[0]
+        try:
+            self._check_hello(version, instance, name, kind)
+            session = self.sessions.get(instance)
+            resumed = session is not None and self._may_resume(session, user, token, epoch)
+        except QuloError as error:
+            self._note("warning", f"refused {name[:64]!r} from {address}: {error}")
+            self._refuse(listener, route, error.code, str(error))
+            return
+        if session is None:
+            session = self._new_session(listener, instance, user, name, kind, now)
+        self._attach(session, listener, route, user, address, info, now)
+        if resumed:
+            session.channel.rewind(received)
+        self._welcome(session, resumed)
+
+    def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
+        if version != wire.VERSION:
+            raise BadVersion(f"this hub speaks version {wire.VERSION} of the protocol, not {version}")
+        if len(instance) != INSTANCE_BYTES or kind not in ("client", "agent"):
+            raise ProtocolError("not a HELLO: an instance is 8 bytes, a kind client or agent")
+        if not NAME.match(name):
+            raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
+
+    def _may_resume(self, session: Session, user: str, token: bytes | None, epoch: int) -> bool:
+        if epoch != self.epoch or token != session.token or _principal(user) != session.principal:
+            raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
+        return True
+
+    def _new_session(
+        self, listener: Listener, instance: bytes, user: str, name: str, kind: str, now: float
+    ) -> Session:
+        token = self._make_token()
+        channel = Channel(self.limits.link_buffer)
+        session = Session(
+            instance, token, _principal(user), name, kind, listener, None, channel, heard=now, since=now
+        )
+        channel.mark = partial(self._dirty_later, session)
+        self.sessions[instance] = session
+        self._by_token[token] = session
+        return session
+
+    def _dirty_later(self, session: Session) -> None:
+        self._dirty[session] = None
+
+    def _attach(
+        self,
+        session: Session,
+        listener: Listener,
+        route: bytes,
+        user: str,
+        address: str,
+        info: dict[str, Any],
+        now: float,
+    ) -> None:
+        """The session continues on this route."""
+        for attached in (session, listener.routes.get(route)):
+            if attached is not None:
+                self._detach(attached)
+        session.listener, session.route = listener, route
+        session.user, session.address = user, address
+        session.info = {str(k)[:32]: v for k, v in list(info.items())[:16] if isinstance(v, (str, int))}
+        listener.routes[route] = session
+        self._heard(session, now)
+        self._note("info", f"{session.kind} {session.name} ({address}) is connected")
+
+    def _detach(self, session: Session) -> None:
+        if session.route is not None:
+            session.listener.routes.pop(session.route, None)
+            session.route = None
+        self._tied.pop(session.tied or "", None)
+        self.router.suspend(session)
+        session.parked.clear()
+        session.parked_size = 0
+        self._parked.pop(session, None)
+
+    def _welcome(self, session: Session, resumed: bool) -> None:
+        limits = {
+            "max_message": self.limits.max_message,
+            "link_buffer": self.limits.link_buffer,
+            "high_water": self.limits.high_water,
+            "heartbeat": int(self.limits.heartbeat * 1000),
+            "session_timeout": int(self.limits.session_timeout * 1000),
+        }
+        info = {"name": self.name, "version": self.version, "principal": session.principal}
+        publish = session.listener.publish
+        self._send_now(
+            session,
+            [wire.WELCOME, wire.VERSION, self.epoch, session.token, resumed]
+            + [session.channel.received, publish, limits, info],
+        )
+        self._dirty[session] = None
+
+    def _send_now(self, session: Session, record: Record) -> None:
+        if session.route is not None:
+            self._out.append((session.listener, session.route, session.channel.unnumbered([record])))
+
+    def _refuse(self, listener: Listener, route: bytes, code: str, text: str) -> None:
+        self._out.append((listener, route, wire.encode(0, 0, [[wire.REFUSED, code, text]])))
+
+    def _heard(self, session: Session, now: float) -> None:
+        session.heard = now
+        if session.life is not Life.UP and session.step("heard"):
+            self._note("info", f"{session.name} is back")
+
+    def end(self, session: Session, why: str, now: float) -> None:
+        """The session is over: nothing of it remains but a line for `qulolist`. `why`: bye or expired."""
+        if session.life is Life.UP and why == "expired":
+            session.step("silent")
+        session.step(why)
+        lost = session.channel.unacknowledged
+        self._detach(session)
+        if self.upstream:
+            for sid in [*session.members, *session.responders]:
+                self.upstream.leave(session, sid)
+        for subscription in self.router.forget(session):
+            self._unwant(subscription)
+        self.calls.forget(session)
+        del self.sessions[session.instance]
+        del self._by_token[session.token]
+        self._dirty.pop(session, None)
+        self.down.append(session)
+        level = "info" if why == "bye" else "warning"
+        tail = f"; {lost} frames for it were not acknowledged" if lost else ""
+        self._note(level, f"{session.kind} {session.name} ({session.address}) is down: {why}{tail}")
+
+    def _tie(self, listener: Listener, user: str, prefix: bytes) -> bool:
+        """A SUB proves by the token which session it belongs to."""
+        try:
+            token = bytes.fromhex(prefix[len(b"$qulo.s.") : -1].decode())
+        except ValueError:
+            token = b""
+        session = self._by_token.get(token)
+        if (
+            session is None
+            or session.principal != _principal(user)
+            or session.listener is not listener
+            or prefix != wire.session_key(token)
+        ):
+            self.counters.bad_frames += 1
+            return False
+        self._tied.pop(session.tied or "", None)
+        session.tied = user
+        self._tied[user] = session
+        self.router.frames.append((listener, wire.encode_own(token, [[wire.TIED]])))
+        return True
+
+    # -- frames of a session
+
+    def _numbered(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
+        if self.router.budget <= 0 and not self.blocked:
+            self._measure(now)
+        if session.parked or (self.blocked and any(r[:1] == [wire.PUBLISH] for r in records)):
+            self._park(session, number, records, size)
+            return
+        self._take_in(session, number, records, size, now)
+
+    def _park(self, session: Session, number: int, records: list[Record], size: int) -> None:
+        """Healthy subscribers lag: this frame is not accepted yet, so its publisher's credit runs out."""
+        session.parked_size += size
+        if session.parked_size > 2 * self.limits.link_buffer + self.limits.max_message:
+            raise ProtocolError("more was sent than the hub has given credit for")
+        session.parked.append((number, records, size))
+        self._parked[session] = None
+
+    def _take_in(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
+        channel = session.channel
+        self._dirty[session] = None
+        if not channel.accept(number, size):
+            return
+        for record in records:
+            # The hot path: publishes are checked here and not through the table.
+            if type(record) is list and len(record) == 4 and record[0] == wire.PUBLISH:
+                self._publish(session, record)
+                channel.ack_now = True
+            else:
+                self._dispatch(session, record, now)
+
+    def _measure(self, now: float) -> None:
+        """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
+        self.blocked = not self.router.measure(now)
+        while self._parked and not self.blocked:
+            session = next(iter(self._parked))
+            number, records, size = session.parked.popleft()
+            session.parked_size -= size
+            del self._parked[session]
+            if session.parked:
+                self._parked[session] = None  # at the end: publishers take turns
+            try:
+                self._take_in(session, number, records, size, now)
+            except ProtocolError as error:
+                self._bad(session.listener, session.route or b"", session, error)
+            if self.router.budget <= 0:
+                self.blocked = not self.router.measure(now)
+        while self._above and not self.blocked:
+            name, kind, bodies, origin = self._above.popleft()
+            self._above_size -= sum(map(len, bodies))
+            self.router.publish(name, kind, bodies, origin)
+            if self.router.budget <= 0:
+                self.blocked = not self.router.measure(now)
+
+    def _acked(self, session: Session, now: float) -> None:
+        if not session.channel.all_sent or session.repairs:
+            self._dirty[session] = None
+        if self.blocked:
+            self._measure(now)
+
+    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception) -> None:
+        """Garbage is counted, answered while it is rare, and dropped."""
+        self.counters.bad_frames += 1
+        if session is None:
+            return
+        session.bad += 1
+        if session.bad <= ANSWERED_BAD:
+            self._note("warning", f"bad frame from {session.name} ({session.address}): {error}")
+            self._refuse(listener, route, ProtocolError.code, str(error)[:200])
+
+    def _dispatch(self, session: Session, record: Record, now: float) -> None:
+        """The one place where a verb becomes an action."""
+        handler = HANDLERS.get(wire.check(record, "up"))
+        if handler is None:
+            raise ProtocolError("HELLO belongs at the start of a connection")
+        handler(self, session, record, now)
+
+    # -- verbs
+
+    def _bye(self, session: Session, record: Record, now: float) -> None:
+        self.end(session, "bye", now)
+
+    def _beat(self, session: Session, record: Record, now: float) -> None:
+        _, time, session.rtt, reached, confirmed = record
+        session.reached = max(session.reached, reached)
+        self.router.pulse_confirmed(session, confirmed)
+        self._dirty[session] = None
+        direct, own = self.router.pulse(session, time)
+        self._send_now(session, direct[0])
+        if session.tied:
+            self.router.frames.append((session.listener, wire.encode_own(session.token, own)))
+        if self.blocked:
+            self._measure(now)
+
+    def _echo(self, session: Session, record: Record, now: float) -> None:
+        session.reached = max(session.reached, record[1])
+        if self.blocked:
+            self._measure(now)
+
+    def _publish(self, session: Session, record: Record, now: float = 0.0) -> None:
+        _, name, kind, bodies = record
+        wire.check_bodies(kind, bodies)
+        if type(name) is not str:
+            raise ProtocolError("a topic is a string")
+        if name not in self.router.window.topics:
+            self._check_publish(session, name)
+        elif name[0] == "l" and topics.is_local(name) and not session.listener.local:
+            raise ProtocolError("local topics are for this host's own programs")
+        self.counters.runs += 1
+        self.counters.messages += len(bodies)
+        self.router.publish(name, kind, bodies, session.instance)
+        if self.upstream is not None and not topics.is_local(name):
+            self.upstream.publish(name, kind, bodies)
+
+    def _check_publish(self, session: Session, name: str) -> None:
+        try:
+            topics.check_topic(name)
+        except QuloError as error:
+            raise ProtocolError(str(error)) from None
+        if name[0] == "$" or (topics.is_local(name) and not session.listener.local):
+            raise ProtocolError(f"{name}: not a topic that this session may publish on")
+
+    def _subscribe(self, session: Session, record: Record, now: float) -> None:
+        _, sid, pattern, group = record
+        try:
+            if group is not None:
+                if not NAME.match(group):
+                    raise Denied(f"the group {group[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
+                self._join(session, sid, pattern, group)
+                return
+            old = session.subscriptions.get(sid)
+            subscription = self.router.subscribe(session, sid, pattern)
+        except QuloError as error:
+            self._deny(session, sid, error)
+            return
+        self._want(subscription)
+        if old is not None:
+            self._unwant(old)
+
+    def _want(self, subscription: Subscription) -> None:
+        """Serve it, after the master has confirmed it where there is one."""
+        pattern = subscription.pattern
+        if self.upstream is None or topics.is_local(pattern) or self.upstream.want(pattern):
+            self.router.serve(subscription)
+        else:
+            self._waiting_above.setdefault(pattern, []).append(subscription)
+
+    def _unwant(self, subscription: Subscription) -> None:
+        if self.upstream is not None and not topics.is_local(subscription.pattern):
+            self.upstream.unwant(subscription.pattern)
+
+    def _join(self, session: Session, sid: int, pattern: str, group: str) -> None:
+        self.router.join(session, sid, pattern, group)
+        if self.upstream is not None and not topics.is_local(pattern):
+            self.upstream.join(session, sid, pattern, group)
+        else:
+            self.confirm(session, sid)
+
+    def confirm(self, session: Session, sid: int) -> None:
+        """Tell a session that its group membership or responder is known where it is decided."""
+        session.channel.add([wire.READY, sid, self.router.seq, 0], wire.RECORD_OVERHEAD)
+
+    def _deny(self, session: Session, sid: int, error: QuloError) -> None:
+        text = str(error)
+        session.channel.add([wire.DENIED, sid, error.code, text], 4 * len(text) + wire.RECORD_OVERHEAD)
+
+    def _unsubscribe(self, session: Session, record: Record, now: float) -> None:
+        sid = record[1]
+        subscription = self.router.unsubscribe(session, sid)
+        if subscription is not None:
+            self._unwant(subscription)
+        elif (self.router.leave(session, sid) or self.calls.retire(session, sid)) and self.upstream:
+            self.upstream.leave(session, sid)
+
+    def _repair(self, session: Session, record: Record, now: float) -> None:
+        _, sid, verified, newer = record
+        subscription = session.subscriptions.get(sid)
+        if subscription is None or not subscription.path:
+            return
+        if any(type(k) is not str or type(v) is not int for k, v in newer.items()):
+            raise ProtocolError("newer numbers are a map of topic to number")
+        if any(r.subscription is subscription for r in session.repairs):
+            return
+        self.router.repair(subscription, verified, newer)
+        self._dirty[session] = None
+
+    def _respond(self, session: Session, record: Record, now: float) -> None:
+        _, sid, pattern = record
+        try:
+            if topics.is_system(pattern):
+                raise Denied(f"{pattern}: the system answers its own requests")
+            self.calls.respond(session, sid, pattern)
+        except QuloError as error:
+            self._deny(session, sid, error)
+            return
+        if self.upstream is not None and not topics.is_local(pattern):
+            self.upstream.respond(session, sid, pattern)
+        else:
+            self.confirm(session, sid)
+
+    def _request(self, session: Session, record: Record, now: float) -> None:
+        _, rid, topic, ttl, many, kind, body = record
+        session.calls += 1
+        try:
+            topics.check_topic(topic)
+            if session.calls > self.limits.max_pending:
+                raise Overloaded(f"{session.calls} requests are under way; the limit is max_pending")
+            if topics.is_local(topic) and not session.listener.local:
+                raise Denied(f"{topic}: local topics are for programs that use this host's own ipc:// socket")
+        except QuloError as error:
+            session.answer(rid, error.code, wire.RAW, str(error).encode())
+            return
+        if topic in self.system and (self.upstream is None or topic.startswith("$qulo.local.")):
+            self._answer_system(session, rid, topic, kind, body)
+        elif self._decides(topic):
+            self.calls.request(session, rid, topic, ttl, many, kind, body, now)
+        elif self.upstream is not None and self.upstream.connected:
+            self.upstream.request(session, rid, topic, ttl, many, kind, body)
+        else:
+            session.answer(rid, Disconnected.code, wire.RAW, b"this agent has no connection to its master")
+
+    def _answer_system(self, session: Session, rid: int, topic: str, kind: int, body: bytes) -> None:
+        try:
+            argument = wire.unpack_value(body) if kind == wire.PACKED else {}
+            answer = wire.pack(self.system[topic](argument if isinstance(argument, dict) else {}))
+        except (ValueError, TypeError, KeyError) as error:
+            session.answer(rid, ProtocolError.code, wire.RAW, f"bad argument: {error}".encode())
+            return
+        session.answer(rid, "", wire.PACKED, answer)
+
+    def _reply(self, session: Session, record: Record, now: float) -> None:
+        _, rid, code, kind, body = record
+        self.calls.reply(session, rid, code, kind, body)
+
+    def _lost(self, session: Session, record: Record, now: float) -> None:
+        """An agent could not forward everything: whoever would have got it is told, here and above."""
+        _, pattern, reason = record
+        self.pass_gap(_pattern(pattern), 0, None, None, reason[:32], but=session.instance)
+        if self.upstream is not None:
+            self.upstream.lost(pattern, reason)
+
+    # -- what the relay calls
+
+    def publish_from_above(self, name: str, kind: int, bodies: list[bytes], origin: bytes, now: float) -> None:
+        """A run that the master published; waits, bounded, while local subscribers lag."""
+        if self.router.budget <= 0 and not self.blocked:
+            self._measure(now)
+        if not self.blocked and not self._above:
+            self.router.publish(name, kind, bodies, origin)
+            return
+        size = sum(map(len, bodies))
+        if self._above_size + size > ABOVE_LIMIT:
+            self.counters.dropped += len(bodies)
+            self.pass_gap(name, 0, None, None, "overflow")
+            return
+        self._above.append((name, kind, bodies, origin))
+        self._above_size += size
+
+    def pass_gap(
+        self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
+    ) -> None:
+        """Tell local subscribers of a gap that happened elsewhere."""
+        self.router.pass_gap(pattern, epoch, first, last, reason, but)
+
+    def upstream_ready(self, pattern: str) -> None:
+        """The master has confirmed the pattern, or is away: local subscriptions waiting for it begin."""
+        for subscription in self._waiting_above.pop(pattern, ()):
+            if subscription.session.subscriptions.get(subscription.sid) is subscription:
+                self.router.serve(subscription)
+
+    def upstream_refused(self, pattern: str, error: QuloError) -> None:
+        """The master does not let us have the pattern: nobody below gets it."""
+        self._waiting_above.pop(pattern, None)
+        for session in self.sessions.values():
+            for sid, subscription in list(session.subscriptions.items()):
+                if subscription.pattern == pattern:
+                    self.router.unsubscribe(session, sid)
+                    self._deny(session, sid, error)
+
+    def refuse(self, session: Session, sid: int, error: QuloError) -> None:
+        """The master refused a group membership or a responder."""
+        self.router.leave(session, sid)
+        self.calls.retire(session, sid)
+        self._deny(session, sid, error)
+
+    # -- small things
+
+    def _decides(self, topic: str) -> bool:
+        """Are requests and groups on this topic decided by this hub?"""
+        return self.upstream is None or topics.is_local(topic)
+
+    @staticmethod
+    def _settle(asker: Asker) -> None:
+        if isinstance(asker, Session):
+            asker.calls -= 1
+
+    def _note(self, level: str, text: str) -> None:
+        self._notes.append(Note(level, text))
+
+    def _sample(self, now: float) -> None:
+        """Message rates by topic, from two samples."""
+        then, before = self._sampled
+        if now - then < SAMPLE:
+            return
+        counts = {t.name: t.messages for t in self.router.window.topics.values()}
+        self.rates = {
+            name: (count - before.get(name, 0)) / (now - then) for name, count in counts.items() if then
+        }
+        self._sampled = (now, counts)
+
+
+def _principal(user: str) -> str:
+    return user.rpartition("#")[0]
+
+
+def _pattern(pattern: str) -> str:
+    """A pattern from a peer's record; raises ProtocolError where it is none."""
+    try:
+        return topics.check_pattern(pattern)
+    except QuloError as error:
+        raise ProtocolError(str(error)) from None
+
+
+# The table of verbs that a session may use; HELLO begins one and is not among them.
+HANDLERS: dict[int, Callable[[Hub, Session, Record, float], None]] = {
+    wire.BYE: Hub._bye,
+    wire.BEAT: Hub._beat,
+    wire.ECHO: Hub._echo,
+    wire.PUBLISH: Hub._publish,
+    wire.SUBSCRIBE: Hub._subscribe,
+    wire.UNSUBSCRIBE: Hub._unsubscribe,
+    wire.REPAIR: Hub._repair,
+    wire.RESPOND: Hub._respond,
+    wire.REQUEST: Hub._request,
+    wire.REPLY: Hub._reply,
+    wire.LOST: Hub._lost,
+}

@@ -1,0 +1,609 @@
+"""The link: one end of a session, for a program or for an agent towards its master. Pure; `net.link` drives it.
+
+Drive it like this. `hello` when a DEALER has been connected, `frame_received` and `pub_received` for what comes,
+`beat` once per heartbeat, `disconnected` when the sockets were closed. After each turn of the loop send what
+`take` gives. What the program gets is in `take_items` (runs and gaps, in order) and `take_events`.
+
+A link survives hubs: subscriptions, responders and whatever was not sent go on with the next connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from qulo.errors import ProtocolError, QuloError, from_wire
+from qulo.protocol import topics, wire
+from qulo.protocol.channel import Channel
+from qulo.protocol.ports import Limits
+from qulo.protocol.tracker import Gap, Item, State, Tracker
+from qulo.protocol.wire import Record
+
+# The position on PUB is echoed this many times per high-water mark: often enough that a hub which waits at half
+# of it always hears in time, seldom enough to cost nothing.
+ECHOES = 16
+
+# Distinct topics whose trackers are remembered; beyond it the table starts anew.
+ROUTES = 50_000
+
+
+class Phase(Enum):
+    """Where the link is."""
+
+    DOWN = "down"
+    GREETING = "greeting"  # HELLO is under way
+    UP = "up"
+
+
+PHASES: dict[tuple[Phase, str], Phase] = {
+    (Phase.DOWN, "hello"): Phase.GREETING,
+    (Phase.GREETING, "welcome"): Phase.UP,
+    (Phase.GREETING, "disconnected"): Phase.DOWN,
+    (Phase.UP, "disconnected"): Phase.DOWN,
+    (Phase.DOWN, "disconnected"): Phase.DOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The session is up. `publish` is the PUB's port (0: beside the ipc path); `lost` frames have an unknown fate."""
+
+    publish: int
+    token: bytes
+    resumed: bool
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """SUB shall subscribe to (or, with `add` False, unsubscribe from) this prefix."""
+
+    prefix: bytes
+    add: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The subscription, group membership or responder is confirmed."""
+
+    sid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """It is refused for good."""
+
+    sid: int
+    error: QuloError
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Messages for a group member."""
+
+    sid: int
+    topic: str
+    kind: int
+    bodies: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for a responder; answer it with `reply`."""
+
+    rid: int
+    sid: int
+    topic: str
+    ttl: int
+    kind: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, or with a code an error, to one of our requests."""
+
+    rid: int
+    code: str
+    kind: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many responders a request for many went to."""
+
+    rid: int
+    responders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """The hub does not know (or want) this session: close the sockets and begin anew."""
+
+    error: QuloError
+
+
+@dataclass(frozen=True, slots=True)
+class Pulsed:
+    """The hub is alive: it answered the heartbeat that was sent at `time` (µs, our clock)."""
+
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The hub has more of what was sent: there may be room again."""
+
+
+Event = Welcomed | Prefix | Ready | Rejected | Work | Call | Answer | Asked | Dismissed | Pulsed | Acknowledged
+
+
+@dataclass(slots=True, eq=False)
+class Registration:
+    """A group membership or a responder: told to every new session."""
+
+    record: Record
+    ready: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """Which live trackers a topic goes to."""
+
+    topic: str
+    trackers: list[Tracker]
+    weight: int  # how many of them PUB serves: the hub counts a frame once for each
+
+
+@dataclass(slots=True)
+class Identity:
+    """Who the link is to its hub."""
+
+    instance: bytes
+    name: str
+    kind: str = "client"
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Link:
+    """The state of one session from the dialling side."""
+
+    def __init__(self, identity: Identity, limits: Limits) -> None:
+        self.identity = identity
+        self.limits = limits
+        self.phase = Phase.DOWN
+        self.epoch = 0
+        self.hub: dict[str, Any] = {}  # what the hub told of itself
+        self.heartbeat = limits.heartbeat
+        self.max_message = limits.max_message
+        self.high_water = limits.high_water
+        self.channel = Channel(limits.link_buffer)
+        self.trackers: dict[int, Tracker] = {}
+        self.rtt = 0  # µs, of the last heartbeat
+        self._registered: dict[int, Registration] = {}
+        self._token: bytes | None = None
+        self._prefixes: dict[int, list[bytes]] = {}
+        self._routes: dict[bytes, Route] = {}
+        self._items: list[tuple[Tracker, Item]] = []
+        self._events: list[Event] = []
+        self._fresh: list[Item] = []  # what one tracker just released
+        self._run: list[bytes] = []  # the run that is being published
+        self._run_topic = ""
+        self._run_kind = 0
+        self._run_size = 0
+        self._next = 0
+        self._reached = 0
+        self._echoed = 0
+        self._pulse = -1  # the last pulse on PUB that every tracker agreed with
+        self._tied = False
+        self._unasked: dict[int, Record] = {}  # requests made while there is no session
+
+    # -- connection
+
+    def hello(self, instance: bytes) -> bytes:
+        """The first frame on a new DEALER. `instance` is a fresh one: it is used until a hub has welcomed us.
+
+        (A WELCOME may get lost; the hub then has a session that we cannot prove to be ours.)
+        """
+        self._step("hello")
+        if self._token is None:
+            self.identity.instance = instance
+        i = self.identity
+        record: Record = [wire.HELLO, wire.VERSION, i.instance, i.name, i.kind]
+        record += [self._token, self.epoch, self.channel.received, i.info]
+        return wire.encode(0, 0, [record])
+
+    def disconnected(self) -> None:
+        """The sockets are closed. Trackers keep what they know; READY comes again with the next session."""
+        self._step("disconnected")
+        self._tied = False
+        self._pulse = -1
+        self._prefixes.clear()
+        self._routes.clear()
+        for tracker in self.trackers.values():
+            tracker.disconnected()
+
+    def bye(self) -> bytes:
+        """The last frame of a session that ends well; `take` before it."""
+        return self.channel.unnumbered([[wire.BYE]])
+
+    def beat(self, now_us: int) -> bytes:
+        """The heartbeat; the hub answers with its pulse over both sockets."""
+        self._echoed = self._reached
+        return self.channel.unnumbered([[wire.BEAT, now_us, self.rtt, self._reached, self._pulse]])
+
+    def _step(self, event: str) -> None:
+        self.phase = PHASES[self.phase, event]
+
+    # -- what the program does
+
+    def publish(self, topic: str, kind: int, body: bytes) -> bool:
+        """Queue a message. True when a batch is full: `take` and send now.
+
+        Never blocks: the caller looks at `room` before, and waits for Acknowledged when there is none.
+        """
+        size = len(body) + wire.BODY_OVERHEAD
+        if topic != self._run_topic or kind != self._run_kind or self._run_size + size > wire.BATCH:
+            self._close_run()
+            self._run_topic, self._run_kind = topic, kind
+            self._run_size = wire.RECORD_OVERHEAD + 4 * len(topic)
+        self._run.append(body)
+        self._run_size += size
+        return self._run_size + self.channel.pending_size >= wire.BATCH
+
+    def publish_run(self, topic: str, kind: int, bodies: list[bytes]) -> None:
+        """Queue a whole run, as a relay does."""
+        self._close_run()
+        size = sum(map(len, bodies)) + wire.BODY_OVERHEAD * len(bodies)
+        self.channel.add([wire.PUBLISH, topic, kind, bodies], size + wire.RECORD_OVERHEAD + 4 * len(topic))
+
+    @property
+    def room(self) -> int:
+        """Bytes of credit left."""
+        return self.channel.room - self._run_size
+
+    def _close_run(self) -> None:
+        if self._run:
+            self.channel.add([wire.PUBLISH, self._run_topic, self._run_kind, self._run], self._run_size)
+            self._run, self._run_size, self._run_topic = [], 0, ""
+
+    def subscribe(self, pattern: str) -> Tracker:
+        """Ask for a pattern; Ready (or Rejected) with the tracker's sid follows, at once or when there is a hub."""
+        tracker = Tracker(self._new_id(), topics.check_pattern(pattern))
+        self.trackers[tracker.sid] = tracker
+        self._ask(tracker)
+        return tracker
+
+    def join(self, pattern: str, group: str) -> int:
+        """Become a member of a group; returns the sid that Work comes with."""
+        sid = self._new_id()
+        self._register(sid, [wire.SUBSCRIBE, sid, topics.check_pattern(pattern), group])
+        return sid
+
+    def respond(self, pattern: str) -> int:
+        """Answer requests on a pattern; returns the sid that Call comes with."""
+        sid = self._new_id()
+        self._register(sid, [wire.RESPOND, sid, topics.check_pattern(pattern)])
+        return sid
+
+    def close(self, sid: int) -> None:
+        """End a subscription, membership or responder."""
+        tracker = self.trackers.pop(sid, None)
+        if tracker is not None:
+            tracker.step("close")
+            self._routes.clear()
+            for prefix in self._prefixes.pop(sid, ()):
+                self._events.append(Prefix(prefix, False))
+        elif self._registered.pop(sid, None) is None:
+            return
+        self._add([wire.UNSUBSCRIBE, sid], 0)  # also while down: a session that is resumed still has it
+
+    def request(self, topic: str, ttl_ms: int, many: bool, kind: int, body: bytes) -> int:
+        """Ask; Answer events carry the rid that this returns."""
+        rid = self._new_id()
+        record: Record = [wire.REQUEST, rid, topic, ttl_ms, many, kind, body]
+        if self.phase is Phase.UP:
+            self._add(record, len(body) + 4 * len(topic))
+        else:
+            self._unasked[rid] = record
+        return rid
+
+    def give_up(self, rid: int) -> bool:
+        """The asker's deadline is past; True if the request was never sent, so that nobody acts on it later."""
+        return self._unasked.pop(rid, None) is not None
+
+    def reply(self, rid: int, code: str, kind: int, body: bytes) -> None:
+        """Answer a Call."""
+        self._add([wire.REPLY, rid, code, kind, body], len(body))
+
+    def lost(self, pattern: str, reason: str) -> None:
+        """Tell the hub's subscribers that messages on `pattern` could not be forwarded."""
+        self._add([wire.LOST, pattern, reason], 4 * len(pattern))
+
+    @property
+    def next_id(self) -> int:
+        """The number that the next subscription or request will get."""
+        return self._next + 1
+
+    def _new_id(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _add(self, record: Record, size: int) -> None:
+        self._close_run()
+        self.channel.add(record, size + wire.BODY_OVERHEAD + wire.RECORD_OVERHEAD)
+
+    def _register(self, sid: int, record: Record) -> None:
+        self._registered[sid] = Registration(record)
+        if self.phase is Phase.UP:
+            self._add(record, 4 * len(record[2]))
+
+    def _ask(self, tracker: Tracker) -> None:
+        """SUBSCRIBE, when the SUB is tied; until then the tracker waits."""
+        if not self._tied:
+            return
+        self._add([wire.SUBSCRIBE, tracker.sid, tracker.pattern, None], 4 * len(tracker.pattern))
+
+    # -- what comes out
+
+    def take(self) -> list[bytes]:
+        """Frames to send on the DEALER now; nothing while there is no session."""
+        if self.phase is not Phase.UP:
+            return []
+        if self._run:
+            self._close_run()
+        out = self.channel.take()
+        if self._reached - self._echoed >= self.high_water // ECHOES:
+            self._echoed = self._reached
+            out.append(self.channel.unnumbered([[wire.ECHO, self._reached]]))
+        return out
+
+    def take_items(self) -> list[tuple[Tracker, Item]]:
+        """Runs and gaps for the subscriptions, in order."""
+        items = self._items
+        if items:
+            self._items = []
+        return items
+
+    def take_events(self) -> list[Event]:
+        """Everything else, in order."""
+        events = self._events
+        if events:
+            self._events = []
+        return events
+
+    @property
+    def settled(self) -> bool:
+        """Has the hub acknowledged everything?"""
+        return self.channel.idle and not self._run
+
+    # -- what comes in
+
+    def frame_received(self, data: bytes) -> None:
+        """A frame from the DEALER. Raises ProtocolError; then close the sockets and connect anew."""
+        number, ack, records = wire.decode(data)
+        if self.phase is Phase.UP and self.channel.acknowledged(ack):
+            self._events.append(Acknowledged())
+        if number and not (self.phase is Phase.UP and self.channel.accept(number, len(data))):
+            return
+        for record in records:
+            handler = _HANDLERS[wire.check(record, "down")]
+            handler(self, record)
+
+    def pub_received(self, data: bytes) -> None:
+        """A frame from the SUB. Raises ProtocolError."""
+        end = data.find(b"\0") + 1
+        key = data[:end]
+        route = self._routes.get(key)
+        if route is None:
+            if key.startswith(b"$qulo.s."):
+                self._own(data, end)
+                return
+            route = self._find_route(key)
+        self._reached += route.weight
+        self._run_received(route, wire.decode_run(data, end))
+
+    def _run_received(self, route: Route, run: tuple[int, int, int, bytes, int, list[bytes]]) -> None:
+        epoch, seq, prev, origin, kind, bodies = run
+        if epoch != self.epoch:
+            return
+        item = (route.topic, kind, bodies, origin, seq)
+        fresh = self._fresh
+        for tracker in route.trackers:
+            if tracker.take(prev, item, fresh):
+                self._ask_repair(tracker)
+            if fresh:
+                self._items.append((tracker, fresh[0]))
+                fresh.clear()
+
+    def _find_route(self, key: bytes) -> Route:
+        try:
+            topic = topics.check_topic(key[key[:1] == b"." : -1].decode())
+        except (UnicodeDecodeError, QuloError):
+            raise ProtocolError("a frame on PUB begins with a topic") from None
+        trackers = [t for t in self.trackers.values() if self._serves(t, topic)]
+        route = Route(topic, trackers, sum(t.sid in self._prefixes for t in trackers))
+        if len(self._routes) >= ROUTES:
+            self._routes.clear()
+        self._routes[key] = route
+        return route
+
+    @staticmethod
+    def _serves(tracker: Tracker, topic: str) -> bool:
+        return tracker.state is not State.ASKED and topics.matches(tracker.pattern, topic)
+
+    def _release(self, tracker: Tracker) -> None:
+        self._items += [(tracker, item) for item in self._fresh]
+        self._fresh.clear()
+
+    def _own(self, data: bytes, end: int) -> None:
+        """A frame for this session on PUB."""
+        for record in wire.decode_own(data, end):
+            verb = wire.check(record, "down")
+            if verb == wire.PULSE:
+                self._pub_pulse(record)
+            elif verb == wire.READY:
+                self._ready(record)
+            elif verb == wire.TIED:
+                self._tied_now()
+
+    def _tied_now(self) -> None:
+        self._tied = True
+        for tracker in self.trackers.values():
+            self._ask(tracker)
+
+    def _pub_pulse(self, record: Record) -> None:
+        _, _, at, reached, pairs = record
+        self._reached = self._echoed = reached
+        if self._agree(at, pairs):
+            self._pulse = at
+
+    def _agree(self, at: int, pairs: list[Any]) -> bool:
+        """Compare the hub's counts with the trackers'; what was lost is asked for."""
+        agreed = True
+        for sid, count in zip(pairs[::2], pairs[1::2], strict=True):
+            tracker = self.trackers.get(sid)
+            if tracker is None:
+                continue
+            if tracker.told(at, count):
+                self._ask_repair(tracker)
+            agreed &= tracker.state is State.LIVE and tracker.verified >= at
+        return agreed
+
+    def _ask_repair(self, tracker: Tracker) -> None:
+        verified, newer = tracker.resume()
+        self._add([wire.REPAIR, tracker.sid, verified, newer], sum(4 * len(t) + 16 for t in newer))
+
+    # -- verbs
+
+    def _welcome(self, record: Record) -> None:
+        _, version, epoch, token, resumed, received, publish, limits, hub = record
+        if version != wire.VERSION:
+            raise ProtocolError(f"the hub speaks version {version} of the protocol, not {wire.VERSION}")
+        self._step("welcome")
+        self.hub = hub
+        self.max_message = _number(limits, "max_message", self.max_message)
+        self.high_water = _number(limits, "high_water", self.high_water)
+        self.heartbeat = _number(limits, "heartbeat", int(self.heartbeat * 1000)) / 1000
+        self.channel.limit = min(self.channel.limit, _number(limits, "link_buffer", self.channel.limit))
+        lost = 0
+        if resumed:
+            self.channel.rewind(received)
+        else:
+            lost = self.channel.forget_sent()
+        self.epoch, self._token = epoch, token
+        self._reached = self._echoed = 0
+        for registration in self._registered.values():
+            self._add(registration.record, 4 * len(registration.record[2]))
+        for request in self._unasked.values():
+            self._add(request, len(request[6]) + 4 * len(request[2]))
+        self._unasked.clear()
+        self._events.append(Welcomed(publish, token, resumed, lost))
+
+    def _refused(self, record: Record) -> None:
+        self._events.append(Dismissed(from_wire(record[1], record[2])))
+
+    def _pulse_received(self, record: Record) -> None:
+        _, time, at, _, pairs = record
+        self._events.append(Pulsed(time))
+        self._agree(at, pairs)
+
+    def _granted(self, record: Record) -> None:
+        _, sid, prefixes = record
+        if sid in self.trackers and prefixes:
+            if any(type(prefix) is not bytes for prefix in prefixes):
+                raise ProtocolError("prefixes are bytes")
+            self._prefixes[sid] = prefixes
+            self._events += [Prefix(prefix, True) for prefix in prefixes]
+
+    def _ready(self, record: Record) -> None:
+        _, sid, at, count = record
+        tracker = self.trackers.get(sid)
+        if tracker is not None:
+            if tracker.ready(self.epoch, at, count, self._fresh):
+                self._ask_repair(tracker)
+            self._release(tracker)
+            self._routes.clear()
+        elif sid in self._registered:
+            self._registered[sid].ready = True
+        else:
+            return
+        self._events.append(Ready(sid))
+
+    def _denied(self, record: Record) -> None:
+        _, sid, code, text = record
+        if self.trackers.pop(sid, None) or self._registered.pop(sid, None):
+            self._events.append(Rejected(sid, from_wire(code, text)))
+
+    def _run_direct(self, record: Record) -> None:
+        _, sid, data = record
+        end = data.find(b"\0") + 1
+        key = data[:end]
+        route = self._routes.get(key) or self._find_route(key)
+        run = wire.decode_run(data, end)
+        if not sid:
+            self._run_received(route, run)
+            return
+        tracker = self.trackers.get(sid)
+        if tracker is not None:
+            _, seq, _, origin, kind, bodies = run
+            tracker.repair((route.topic, kind, bodies, origin, seq), self._fresh)
+            self._release(tracker)
+
+    def _repaired(self, record: Record) -> None:
+        _, sid, at, count, first, last = record
+        tracker = self.trackers.get(sid)
+        if tracker is not None:
+            if tracker.repaired(at, count, first, last, self._fresh):
+                self._ask_repair(tracker)
+            self._release(tracker)
+
+    def _gap(self, record: Record) -> None:
+        _, sid, pattern, epoch, first, last, reason = record
+        tracker = self.trackers.get(sid)
+        if tracker is not None:
+            tracker.pass_gap(Gap(pattern, epoch, first, last, reason), self._fresh)
+            self._release(tracker)
+
+    def _work(self, record: Record) -> None:
+        wire.check_bodies(record[3], record[4])
+        self._events.append(Work(*record[1:]))
+
+    def _call(self, record: Record) -> None:
+        self._events.append(Call(*record[1:]))
+
+    def _answer(self, record: Record) -> None:
+        self._events.append(Answer(*record[1:]))
+
+    def _asked(self, record: Record) -> None:
+        self._events.append(Asked(*record[1:]))
+
+
+def _number(limits: dict[str, Any], name: str, default: int) -> int:
+    value = limits.get(name)
+    return value if type(value) is int and value > 0 else default
+
+
+def _out_of_place(link: Link, record: Record) -> None:
+    raise ProtocolError("TIED comes on PUB")
+
+
+_HANDLERS: dict[int, Callable[[Link, Record], None]] = {
+    wire.WELCOME: Link._welcome,
+    wire.REFUSED: Link._refused,
+    wire.PULSE: Link._pulse_received,
+    wire.TIED: _out_of_place,
+    wire.GRANTED: Link._granted,
+    wire.READY: Link._ready,
+    wire.DENIED: Link._denied,
+    wire.RUN: Link._run_direct,
+    wire.REPAIRED: Link._repaired,
+    wire.GAP: Link._gap,
+    wire.WORK: Link._work,
+    wire.CALL: Link._call,
+    wire.ANSWER: Link._answer,
+    wire.ASKED: Link._asked,
+}

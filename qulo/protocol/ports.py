@@ -1,0 +1,90 @@
+"""What the pure core needs from whoever drives it, and what it tells: limits, upstream, log-worthy events.
+
+The protocols stand here, beside their user; `net` and `relay` implement them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qulo.protocol.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds a hub keeps; bytes, frames and seconds. The defaults are those of the configuration."""
+
+    max_message: int = 1024 * 1024
+    high_water: int = 1000
+    link_buffer: int = 4 * 1024 * 1024
+    replay_window: int = 64 * 1024 * 1024
+    max_subscriptions: int = 1000
+    max_pending: int = 10_000
+    heartbeat: float = 2.0
+    session_timeout: float = 30.0
+    slow_after: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something an operator may want to read: the driver writes it to the log at `level`."""
+
+    level: str  # "debug" | "info" | "warning" | "error"
+    text: str
+
+
+class Upstream(Protocol):
+    """The way from an agent's hub to its master, as the hub sees it. `relay.Relay` is the one implementation."""
+
+    @property
+    def connected(self) -> bool:
+        """Is there a session with the master right now?"""
+
+    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> None:
+        """Forward a run; never blocks, overflow becomes a Gap up there."""
+
+    def want(self, pattern: str) -> bool:
+        """Subscribe upstream; True if that is confirmed already or cannot be now, else `Hub.upstream_ready`."""
+
+    def unwant(self, pattern: str) -> None:
+        """Take one `want` back."""
+
+    def join(self, session: Session, sid: int, pattern: str, group: str) -> None:
+        """Make a local group member known to the master."""
+
+    def respond(self, session: Session, sid: int, pattern: str) -> None:
+        """Make a local responder known to the master."""
+
+    def leave(self, session: Session, sid: int) -> None:
+        """Take `join` or `respond` back."""
+
+    def request(
+        self, session: Session, rid: int, topic: str, ttl: int, many: bool, kind: int, body: bytes
+    ) -> None:
+        """Ask the master; the answer comes through `Session.answer`."""
+
+    def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
+        """Answer a request that came from the master."""
+
+    def lost(self, pattern: str, reason: str) -> None:
+        """Tell the master's subscribers of a gap below."""
+
+
+SystemHandler = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a hub counts since it started."""
+
+    messages: int = 0
+    runs: int = 0
+    frames_in: int = 0
+    bad_frames: int = 0
+    requests: int = 0
+    no_responders: int = 0
+    repairs: int = 0
+    gaps: int = 0
+    dropped: int = 0

@@ -1,0 +1,281 @@
+"""The relay: what joins an agent's hub to its master. Pure; `net.relay` drives link and hub around it.
+
+The rule. What a local program publishes goes to local subscribers at once and up; the master stamps it with our
+instance, so what comes back with that origin is dropped after it was counted for gaps. What comes from above is
+published below. Requests, groups and responders that are not `local.>` are registered above one by one, so that
+the master, the site's one authority, knows each of them.
+
+With the master away: subscriptions are confirmed locally and get a Gap when it returns, requests fail at once
+with Disconnected, and publishes wait in the link's bounded buffer. What does not fit there is dropped, and a
+Gap says so to whoever would have got it, as soon as there is a session again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qulo.errors import Disconnected, QuloError
+from qulo.protocol import link as events
+from qulo.protocol import topics, wire
+from qulo.protocol.hub import Hub
+from qulo.protocol.link import Event, Link, Phase
+from qulo.protocol.ports import Note
+from qulo.protocol.session import Session
+from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
+
+# Topics whose loss is remembered one by one while the master is away; with more, one Gap speaks for all.
+LOST_TOPICS = 1000
+
+# Topics whose last number from above is remembered; forgetting one costs at most a repeat under overlapping patterns.
+PUBLISHED_TOPICS = 50_000
+
+
+@dataclass(slots=True, eq=False)
+class Want:
+    """One pattern that local subscribers want from above."""
+
+    tracker: Tracker
+    users: int
+    away: bool  # confirmed to somebody while the master was away
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request of a local session at the master."""
+
+    session: Session
+    rid: int
+    answers: int  # still to come
+
+
+class Relay:
+    """Implements `ports.Upstream` for a hub on top of a link. Call `turn` once per turn of the loop."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.hub: Hub | None = None  # set by `attach`: hub and relay know each other
+        self._wants: dict[str, Want] = {}
+        self._sids: dict[int, tuple[Session, int]] = {}  # our sid above → session and sid below
+        self._above: dict[tuple[Session, int], int] = {}
+        self._requests: dict[int, Request] = {}
+        self._lost: dict[str, None] = {}
+        self._published: dict[str, int] = {}  # by topic, the highest number from above that went below
+        self.dropped = 0
+
+    def attach(self, hub: Hub) -> None:
+        """Join the two; before the first frame."""
+        self.hub = hub
+        hub.upstream = self
+
+    # -- ports.Upstream
+
+    @property
+    def connected(self) -> bool:
+        """Is there a session with the master?"""
+        return self.link.phase is Phase.UP
+
+    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> None:
+        """Forward a run; what does not fit is dropped and remembered."""
+        if self.link.room < sum(map(len, bodies)):
+            self.dropped += len(bodies)
+            self._lost[topic if len(self._lost) < LOST_TOPICS else ">"] = None
+            return
+        self.link.publish_run(topic, kind, bodies)
+
+    def want(self, pattern: str) -> bool:
+        """See ports.Upstream."""
+        want = self._wants.get(pattern)
+        if want is None:
+            want = self._wants[pattern] = Want(self.link.subscribe(pattern), 0, False)
+        want.users += 1
+        if want.tracker.state is not State.ASKED:
+            return True
+        want.away = want.away or not self.connected
+        return not self.connected
+
+    def unwant(self, pattern: str) -> None:
+        """See ports.Upstream."""
+        want = self._wants.get(pattern)
+        if want is not None:
+            want.users -= 1
+            if not want.users:
+                del self._wants[pattern]
+                self.link.close(want.tracker.sid)
+
+    def join(self, session: Session, sid: int, pattern: str, group: str) -> None:
+        """See ports.Upstream."""
+        self._remember(self.link.join(pattern, group), session, sid)
+
+    def respond(self, session: Session, sid: int, pattern: str) -> None:
+        """See ports.Upstream."""
+        self._remember(self.link.respond(pattern), session, sid)
+
+    def _remember(self, above: int, session: Session, sid: int) -> None:
+        self.leave(session, sid)
+        self._sids[above] = (session, sid)
+        self._above[session, sid] = above
+        if not self.connected and self.hub is not None:
+            self.hub.confirm(session, sid)
+
+    def leave(self, session: Session, sid: int) -> None:
+        """See ports.Upstream."""
+        above = self._above.pop((session, sid), None)
+        if above is not None:
+            del self._sids[above]
+            self.link.close(above)
+
+    def request(
+        self, session: Session, rid: int, topic: str, ttl: int, many: bool, kind: int, body: bytes
+    ) -> None:
+        """See ports.Upstream."""
+        if self.link.room < len(body):
+            session.answer(rid, Disconnected.code, wire.RAW, b"the way to the master is full")
+            return
+        self._requests[self.link.request(topic, ttl, many, kind, body)] = Request(session, rid, 1)
+
+    def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
+        """See ports.Upstream."""
+        self.link.reply(rid, code, kind, body)
+
+    def lost(self, pattern: str, reason: str) -> None:
+        """See ports.Upstream."""
+        self._lost[pattern if len(self._lost) < LOST_TOPICS else ">"] = None
+
+    # -- what the driver calls
+
+    def turn(self, happened: list[Event], items: list[tuple[Tracker, Item]], now: float) -> list[Note]:
+        """Carry what the link gave into the hub, and tell above what was lost; returns what to log."""
+        hub = self._hub()
+        notes: list[Note] = []
+        for event in happened:
+            handler = _HANDLERS.get(type(event))
+            if handler is not None:
+                notes += handler(self, hub, event, now) or ()
+        own = self.link.identity.instance
+        for _, item in items:
+            if isinstance(item, Gap):
+                hub.pass_gap(item.pattern, item.epoch, item.first, item.last, item.reason)
+                notes.append(Note("warning", f"gap from above on {item.pattern}: {item.reason}"))
+            elif self._is_news(item) and item[3] != own:
+                hub.publish_from_above(item[0], item[1], item[2], own, now)
+        if self._lost and self.connected and self.link.room > 0:
+            for pattern in self._lost:
+                self.link.lost(pattern, "overflow")
+            notes.append(Note("error", f"{self.dropped} messages for the master were dropped: its buffer was full"))
+            self._lost.clear()
+            self.dropped = 0
+        return notes
+
+    def _is_news(self, run: Run) -> bool:
+        """With overlapping patterns several trackers give the same run; the hub below publishes it once."""
+        topic, end = run[0], run[4] + len(run[2]) - 1
+        if end <= self._published.get(topic, 0):
+            return False
+        if len(self._published) >= PUBLISHED_TOPICS:
+            self._published.clear()
+        self._published[topic] = end
+        return True
+
+    def went_away(self) -> None:
+        """The connection is gone: whoever waits for the master gets an answer now."""
+        hub = self._hub()
+        for pattern, want in self._wants.items():
+            want.away = want.away or not want.tracker.confirmed
+            hub.upstream_ready(pattern)
+        for session, sid in self._sids.values():
+            hub.confirm(session, sid)
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            for _ in range(request.answers):
+                text = b"the connection to the master was lost before it answered; the outcome is unknown"
+                request.session.answer(request.rid, Disconnected.code, wire.RAW, text)
+
+    def _hub(self) -> Hub:
+        if self.hub is None:
+            raise QuloError("a relay works between a link and the hub it was attached to")
+        return self.hub
+
+    # -- events from above
+
+    def _ready(self, hub: Hub, event: events.Ready, now: float) -> list[Note] | None:
+        tracker = self.link.trackers.get(event.sid)
+        if tracker is None:
+            if event.sid in self._sids:
+                hub.confirm(*self._sids[event.sid])
+            return None
+        want = self._wants.get(tracker.pattern)
+        if want is not None and want.away:
+            want.away = False
+            hub.pass_gap(tracker.pattern, tracker.epoch, None, tracker.verified, "window")
+        hub.upstream_ready(tracker.pattern)
+        return None
+
+    def _rejected(self, hub: Hub, event: events.Rejected, now: float) -> list[Note]:
+        where = self._sids.pop(event.sid, None)
+        if where is not None:
+            del self._above[where]
+            hub.refuse(*where, event.error)
+        for pattern, want in list(self._wants.items()):
+            if want.tracker.sid == event.sid:
+                del self._wants[pattern]
+                hub.upstream_refused(pattern, event.error)
+        return [Note("warning", f"the master refused a subscription: {event.error}")]
+
+    def _work(self, hub: Hub, event: events.Work, now: float) -> list[Note] | None:
+        where = self._sids.get(event.sid)
+        if where is None:
+            return [Note("error", f"{len(event.bodies)} messages on {event.topic} came for a member that has left")]
+        session, sid = where
+        size = sum(map(len, event.bodies)) + wire.BODY_OVERHEAD * len(event.bodies)
+        record = [wire.WORK, sid, event.topic, event.kind, event.bodies]
+        session.channel.add(record, size + wire.RECORD_OVERHEAD + 4 * len(event.topic))
+        return None
+
+    def _call(self, hub: Hub, event: events.Call, now: float) -> list[Note] | None:
+        session, sid = self._sids.get(event.sid, (None, 0))
+        responder = session.responders.get(sid) if session is not None else None
+        if responder is None:
+            self.link.reply(event.rid, "responder-lost", wire.RAW, b"the responder has left")
+            return None
+        hub.calls.ask(self, event.rid, responder, event.topic, event.ttl, event.kind, event.body, now)
+        return None
+
+    def _answer(self, hub: Hub, event: events.Answer, now: float) -> list[Note] | None:
+        request = self._requests.get(event.rid)
+        if request is None:
+            return None
+        request.answers -= 1
+        if not request.answers:
+            del self._requests[event.rid]
+        request.session.answer(request.rid, event.code, event.kind, event.body)
+        return None
+
+    def _asked(self, hub: Hub, event: events.Asked, now: float) -> list[Note] | None:
+        request = self._requests.get(event.rid)
+        if request is not None:
+            request.answers += event.responders - 1
+            request.session.calls += event.responders - 1
+            request.session.channel.add([wire.ASKED, request.rid, event.responders], wire.RECORD_OVERHEAD)
+        return None
+
+    def _welcomed(self, hub: Hub, event: events.Welcomed, now: float) -> list[Note]:
+        name = self.link.hub.get("name", "?")
+        notes = [Note("info", f"connected to master {name}")]
+        if not event.resumed:
+            self._published.clear()
+        if event.lost:
+            notes.append(Note("error", f"the master restarted: {event.lost} frames had not been acknowledged"))
+            self._lost[">"] = None
+        return notes
+
+
+_HANDLERS: dict[type, Any] = {
+    events.Ready: Relay._ready,
+    events.Rejected: Relay._rejected,
+    events.Work: Relay._work,
+    events.Call: Relay._call,
+    events.Answer: Relay._answer,
+    events.Asked: Relay._asked,
+    events.Welcomed: Relay._welcomed,
+}

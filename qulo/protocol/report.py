@@ -1,0 +1,67 @@
+"""What a hub tells of itself to `qulolist` and to its log: a plain dict of plain values. Pure, and never secrets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from qulo.protocol.hub import Hub
+from qulo.protocol.session import Session
+
+# Topics and peers in one report; the busiest topics first. The totals are always told.
+MOST = 1000
+
+LIST = "$qulo.list"  # answered by the site's authority
+LOCAL_LIST = "$qulo.local.list"  # answered by the hub that the asker is connected to
+
+
+def report(hub: Hub, now: float) -> dict[str, Any]:
+    """The state of the hub: `hub`, `peers` (those that are down last) and `topics`. Times are seconds ago."""
+    window = hub.router.window
+    busiest = sorted(window.topics.values(), key=lambda t: (-hub.rates.get(t.name, 0.0), -t.last))
+    peers = [*hub.sessions.values(), *reversed(hub.down)]
+    return {
+        "hub": {
+            "name": hub.name,
+            "version": hub.version,
+            "authority": hub.upstream is None,
+            "upstream": None if hub.upstream is None else hub.upstream.connected,
+            "blocked": hub.blocked,
+            "peers": len(hub.sessions),
+            "topics": len(window.topics),
+            "window_bytes": window.size,
+            "counters": asdict(hub.counters),
+        },
+        "peers": [_peer(session, now) for session in peers[:MOST]],
+        "topics": [
+            {
+                "topic": topic.name,
+                "messages": topic.messages,
+                "rate": round(hub.rates.get(topic.name, 0.0), 1),
+                "last": topic.last,
+            }
+            for topic in busiest[:MOST]
+        ],
+    }
+
+
+def _peer(session: Session, now: float) -> dict[str, Any]:
+    return {
+        "name": session.name,
+        "kind": session.kind,
+        "state": session.life.value,
+        "slow": session.slow,
+        "principal": session.principal,
+        "address": session.address or "ipc",
+        "version": session.info.get("version", ""),
+        "program": session.info.get("program", ""),
+        "seen": round(now - session.heard, 3),
+        "since": round(now - session.since, 3),
+        "rtt": session.rtt / 1000,  # ms
+        "lag": session.lag,
+        "queued": session.channel.bytes,
+        "dropped": session.dropped,
+        "bad": session.bad,
+        "subscriptions": len(session.subscriptions) + len(session.members),
+        "responders": len(session.responders),
+    }

@@ -1,0 +1,406 @@
+"""Publish/subscribe inside a hub: numbering, routing by topic, the replay window, repairs, and lag.
+
+The router numbers every message it is given, hands each run once to every listener that has a subscriber for it
+(PUB), and to single sessions where PUB cannot express their pattern (ROUTER). It keeps the runs for repairs and
+counts what every subscription is owed. It never waits and never drops for a healthy subscriber: `measure` tells
+how many more runs fit, and the hub parks publishers when none do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from typing import TypeVar
+
+from qulo.errors import Denied, Overloaded
+from qulo.protocol import topics, wire
+from qulo.protocol.groups import Group
+from qulo.protocol.interest import Interest, PatternIndex
+from qulo.protocol.ports import Counters, Limits, Note
+from qulo.protocol.session import Life, Listener, Repair, Session, Subscription
+from qulo.protocol.window import Topic, Window
+
+# Bytes of repair runs handed to one session per turn of the loop, so that a repair never starves live traffic.
+REPAIR_BUDGET = 512 * 1024
+
+# With less room than this share of the limit the hub waits for echoes, instead of measuring at every run.
+HYSTERESIS = 8
+
+
+K = TypeVar("K")
+
+
+class Router:
+    """The publish/subscribe half of a hub. `frames` collects what has to be sent on each listener's PUB."""
+
+    def __init__(self, epoch: int, limits: Limits, counters: Counters, note: Callable[[Note], None]) -> None:
+        self.epoch = epoch
+        self.limits = limits
+        self.counters = counters
+        self.seq = 0  # number of the last message
+        self.window = Window(limits.replay_window)
+        self.frames: list[tuple[Listener, bytes]] = []
+        self.sessions: dict[Session, None] = {}  # those with subscriptions or memberships, in order
+        self.lag_limit = limits.high_water // 2
+        self.budget = self.lag_limit  # runs that may still be published before the next `measure`
+        self._note = note
+        self._index: PatternIndex[dict[bool, Interest]] = PatternIndex()
+        self._groups: PatternIndex[dict[str, Group]] = PatternIndex()
+        self._generation = 0
+        self.decides_groups: Callable[[str], bool] = lambda topic: True
+
+    # -- publishing
+
+    def publish(self, name: str, kind: int, bodies: list[bytes], origin: bytes) -> None:
+        """Number a run and send it to whoever subscribed. `name` and `bodies` have been checked."""
+        topic = self.window.topics.get(name)
+        if topic is None:
+            topic = self.add_topic(name)
+        if topic.generation != self._generation:
+            self._route(topic)
+        count = len(bodies)
+        prev = topic.last
+        first = self.seq + 1
+        end = self.seq = topic.last = self.seq + count
+        topic.messages += count
+        if topic.interests:
+            frame = wire.encode_run(topic.key, self.epoch, first, prev, origin, kind, bodies)
+            for interest in topic.interests:
+                interest.count += count
+                interest.frames += 1
+            self.window.add(topic, first, end, frame)
+            for listener in topic.listeners:
+                self.frames.append((listener, frame))
+            self.budget -= 1
+            for session in topic.direct:
+                self._send_direct(session, frame)
+        else:
+            topic.gone = end
+        for group in topic.groups:
+            self._work(group, name, kind, bodies)
+
+    def add_topic(self, name: str) -> Topic:
+        """Begin to know a topic; raises BadTopic."""
+        topics.check_topic(name)
+        floor = self.window.floor
+        topic = Topic(name, topics.key(name), topics.is_local(name), last=floor, gone=floor)
+        self.window.topics[name] = topic
+        self.window.forget_topics()
+        return topic
+
+    def _route(self, topic: Topic) -> None:
+        """Work out who gets what is published on `topic`, until interest changes again."""
+        interests = [
+            interest
+            for by_locality in self._index.match(topic.name)
+            for interest in by_locality.values()
+            if interest.local or not topic.local
+        ]
+        topic.interests = tuple(interests)
+        topic.listeners = tuple({listener: None for i in interests for listener in i.on_pub})
+        topic.direct = tuple({session: None for i in interests for session in i.direct})
+        topic.groups = ()
+        if self.decides_groups(topic.name):
+            topic.groups = tuple(
+                group for by_name in self._groups.match(topic.name) for group in by_name.values()
+            )
+        topic.generation = self._generation
+
+    def _send_direct(self, session: Session, frame: bytes) -> None:
+        size = len(frame) + wire.RECORD_OVERHEAD
+        if session.slow and session.channel.room < size:
+            session.dropped += 1  # its count tells it at the next pulse, and it asks for a repair
+            self.counters.dropped += 1
+            return
+        session.channel.add([wire.RUN, 0, frame], size)
+        if session.channel.room < session.channel.limit // 2:
+            self.budget = 0
+
+    def _work(self, group: Group, topic: str, kind: int, bodies: list[bytes]) -> None:
+        dropped = group.deal(topic, kind, bodies)
+        if dropped:
+            self.counters.dropped += dropped
+            self._note(
+                Note("error", f"group {group.name} on {group.pattern}: {dropped} messages dropped, every member is full")
+            )
+        if group.crowded:
+            self.budget = 0
+
+    # -- subscriptions
+
+    def subscribe(self, session: Session, sid: int, pattern: str) -> Subscription:
+        """Register a subscription; `serve` starts it. Raises a QuloError that says why not."""
+        topics.check_pattern(pattern)
+        self._check_new(session, sid, pattern)
+        self.unsubscribe(session, sid)
+        local = session.listener.local
+        by_locality = self._index.setdefault(pattern, dict)
+        interest = by_locality.setdefault(local, Interest(pattern, local))
+        interest.users += 1
+        subscription = Subscription(session, sid, pattern, interest)
+        session.subscriptions[sid] = subscription
+        self.sessions[session] = None
+        self._generation += 1
+        return subscription
+
+    def _check_new(self, session: Session, sid: int, pattern: str) -> None:
+        if topics.is_local(pattern) and not session.listener.local:
+            raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
+        held = len(session.subscriptions) + len(session.members) + len(session.responders)
+        known = sid in session.subscriptions or sid in session.members
+        if held >= self.limits.max_subscriptions and not known:
+            raise Overloaded(f"this peer has {held} subscriptions; the limit is max_subscriptions")
+
+    def serve(self, subscription: Subscription) -> None:
+        """Grant a subscription. On ROUTER it begins at once, on PUB when its prefix arrives (`installed`)."""
+        session = subscription.session
+        prefix = topics.prefix(subscription.pattern)
+        if prefix is not None:
+            subscription.prefixes = {prefix}
+            self._tell(session, [wire.GRANTED, subscription.sid, [prefix]])
+            return
+        direct = subscription.interest.direct
+        direct[session] = direct.get(session, 0) + 1
+        subscription.path = "router"
+        self._generation += 1
+        self._tell(session, [wire.GRANTED, subscription.sid, []])
+        self._tell(session, self._ready(subscription))
+
+    def installed(self, session: Session, prefix: bytes) -> bool:
+        """The session's SUB asks for a prefix: may PUB serve it? If so its READY has been queued on PUB."""
+        granted = False
+        for subscription in session.subscriptions.values():
+            if prefix in subscription.prefixes:
+                granted = True
+                subscription.prefixes.discard(prefix)
+                self._begin_pub(subscription)
+        return granted
+
+    def _begin_pub(self, subscription: Subscription) -> None:
+        session, interest = subscription.session, subscription.interest
+        interest.on_pub[session.listener] = interest.on_pub.get(session.listener, 0) + 1
+        subscription.path = "pub"
+        subscription.base = interest.frames
+        self._generation += 1
+        self.frames.append(
+            (session.listener, wire.encode_own(session.token, [self._ready(subscription)]))
+        )
+
+    def _ready(self, subscription: Subscription) -> wire.Record:
+        return [wire.READY, subscription.sid, self.seq, subscription.interest.count]
+
+    def unsubscribe(self, session: Session, sid: int) -> Subscription | None:
+        """End a subscription; unknown ones are none of anybody's business."""
+        subscription = session.subscriptions.pop(sid, None)
+        if subscription is None:
+            return None
+        self._stop(subscription)
+        session.repairs = deque(r for r in session.repairs if r.subscription is not subscription)
+        interest = subscription.interest
+        interest.users -= 1
+        if not interest.users:
+            by_locality = self._index.get(interest.pattern)
+            if by_locality is not None:
+                del by_locality[interest.local]
+                if not by_locality:
+                    self._index.remove(interest.pattern)
+        self._generation += 1
+        return subscription
+
+    def _stop(self, subscription: Subscription) -> None:
+        """Serve it no more, but keep it: what it misses stays in the window."""
+        session, interest = subscription.session, subscription.interest
+        if subscription.path == "pub":
+            session.closed_frames += interest.frames - subscription.base
+            _decrement(interest.on_pub, session.listener)
+        elif subscription.path == "router":
+            _decrement(interest.direct, session)
+        subscription.path = ""
+        subscription.prefixes = set()
+        self._generation += 1
+
+    def suspend(self, session: Session) -> None:
+        """The session's connection was replaced: its Link subscribes anew, naming what it has."""
+        for subscription in session.subscriptions.values():
+            self._stop(subscription)
+        session.repairs.clear()
+        session.tied = None
+        session.closed_frames = session.reached = 0
+        session.pulse = (0, {})
+
+    def forget(self, session: Session) -> list[Subscription]:
+        """The session has ended; returns the subscriptions it had."""
+        for sid in list(session.members):
+            self.leave(session, sid)
+        ended = [self.unsubscribe(session, sid) for sid in list(session.subscriptions)]
+        self.sessions.pop(session, None)
+        return [subscription for subscription in ended if subscription]
+
+    # -- groups
+
+    def join(self, session: Session, sid: int, pattern: str, name: str) -> None:
+        """Add a member to a group. Raises a QuloError that says why not."""
+        topics.check_pattern(pattern)
+        self._check_new(session, sid, pattern)
+        self.leave(session, sid)
+        group = self._groups.setdefault(pattern, dict).setdefault(name, Group(pattern, name))
+        session.members[sid] = group
+        group.add(session, sid)
+        self.sessions[session] = None
+        self._generation += 1
+
+    def leave(self, session: Session, sid: int) -> bool:
+        """Take a member out of its group."""
+        group: Group | None = session.members.pop(sid, None)
+        if group is None:
+            return False
+        group.remove(session, sid)
+        if not group.members:
+            by_name = self._groups.get(group.pattern)
+            if by_name is not None:
+                del by_name[group.name]
+                if not by_name:
+                    self._groups.remove(group.pattern)
+        self._generation += 1
+        return True
+
+    # -- repairs and gaps
+
+    def repair(self, subscription: Subscription, verified: int, newer: dict[str, int]) -> None:
+        """Queue what a subscription missed; `send_repairs` sends it, within a budget, from the next turn on."""
+        interest = subscription.interest
+        missed = self.window.missed(self._topics_of(interest), verified, newer)
+        self.counters.repairs += 1
+        subscription.session.repairs.append(
+            Repair(
+                subscription,
+                deque(frame for _, _, frame in missed.runs),
+                self.seq,
+                interest.count,
+                missed.first,
+                missed.last,
+            )
+        )
+
+    def _topics_of(self, interest: Interest) -> Iterable[Topic]:
+        known = self.window.topics
+        if "*" not in interest.pattern and not interest.pattern.endswith(">"):
+            return [known[interest.pattern]] if interest.pattern in known else []
+        return [
+            topic
+            for topic in known.values()
+            if (interest.local or not topic.local) and topics.matches(interest.pattern, topic.name)
+        ]
+
+    def send_repairs(self, session: Session) -> None:
+        """Move repair runs into the session's channel, as far as this turn's budget and its room go."""
+        budget = min(REPAIR_BUDGET, session.channel.room)
+        while session.repairs and budget > 0:
+            repair = session.repairs[0]
+            sid = repair.subscription.sid
+            if repair.runs:
+                frame = repair.runs.popleft()
+                size = len(frame) + wire.RECORD_OVERHEAD
+                session.channel.add([wire.RUN, sid, frame], size)
+                budget -= size
+                continue
+            session.repairs.popleft()
+            if repair.first is not None:
+                self.counters.gaps += 1
+            self._tell(session, [wire.REPAIRED, sid, repair.at, repair.count, repair.first, repair.last])
+
+    def pass_gap(
+        self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
+    ) -> None:
+        """Tell everyone whose subscription overlaps `pattern` of a gap that happened elsewhere."""
+        for session in self.sessions:
+            if session.instance == but:
+                continue
+            for subscription in session.subscriptions.values():
+                if topics.overlap(subscription.pattern, pattern):
+                    self.counters.gaps += 1
+                    self._tell(
+                        session, [wire.GAP, subscription.sid, pattern, epoch, first, last, reason]
+                    )
+
+    # -- lag
+
+    def measure(self, now: float) -> bool:
+        """How far behind are the healthy subscribers? Sets `budget`; True if publishers may go on."""
+        worst = 0
+        for session in self.sessions:
+            lag = self._lag_of(session)
+            if session.slow:
+                if lag < self.lag_limit // 4:
+                    session.slow, session.lag_since = False, None
+                    self._note(Note("info", f"{session.name} keeps up again"))
+            elif lag < self.lag_limit - self.lag_limit // HYSTERESIS:
+                session.lag_since = None
+                worst = max(worst, lag)
+            elif session.life is not Life.UP:
+                continue
+            else:
+                worst = max(worst, self._hold_for(session, lag, now))
+        self.budget = self.lag_limit - worst
+        return self.budget > self.lag_limit // HYSTERESIS
+
+    def _lag_of(self, session: Session) -> int:
+        """Lag in PUB frames; a channel that is half full counts as half the high-water mark."""
+        channel = session.channel
+        return max(session.lag, 2 * channel.bytes * self.lag_limit // channel.limit)
+
+    def _hold_for(self, session: Session, lag: int, now: float) -> int:
+        """Publishers wait for this one, until it has been behind for `slow_after`."""
+        if session.lag_since is None:
+            session.lag_since = now
+        if now - session.lag_since < self.limits.slow_after:
+            return lag
+        session.slow = True
+        self._note(
+            Note(
+                "warning",
+                f"{session.name} ({session.address}) is slow: {lag} frames behind for {self.limits.slow_after:g} s; "
+                "nobody waits for it any more, it gets repairs or gaps",
+            )
+        )
+        return 0
+
+    def pulse(self, session: Session, echo: int) -> tuple[list[wire.Record], list[wire.Record]]:
+        """The heartbeat for one session: (records for ROUTER, records for its own PUB channel)."""
+        sent: dict[int, int] = {}
+        direct: list[int] = []
+        for sid, subscription in session.subscriptions.items():
+            count = subscription.interest.count
+            if count == subscription.confirmed:
+                continue
+            if subscription.path == "pub":
+                sent[sid] = count
+            elif subscription.path == "router" and session.channel.all_sent and not session.repairs:
+                direct += (sid, count)
+        session.pulse = (self.seq, sent)
+        pairs = [number for pair in sent.items() for number in pair]
+        return (
+            [[wire.PULSE, echo, self.seq, 0, direct]],
+            [[wire.PULSE, 0, self.seq, session.owed, pairs]],
+        )
+
+    def pulse_confirmed(self, session: Session, at: int) -> None:
+        """The subscriber agrees with everything in the pulse `at`."""
+        if at == session.pulse[0]:
+            for sid, count in session.pulse[1].items():
+                if sid in session.subscriptions:
+                    session.subscriptions[sid].confirmed = count
+
+    @staticmethod
+    def _tell(session: Session, record: wire.Record) -> None:
+        size = sum(len(field) for field in record if isinstance(field, (str, bytes)))
+        session.channel.add(record, size + wire.RECORD_OVERHEAD + wire.BODY_OVERHEAD)
+
+
+def _decrement(counts: dict[K, int], key: K) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+
+

@@ -1,0 +1,134 @@
+"""One peer as its hub sees it, from HELLO to oblivion.
+
+A session outlives connections: it ends with BYE, or when nothing was heard for `session_timeout`. What it holds
+is bounded by its channel's limit and the hub's limits per peer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from qulo.protocol.channel import Channel
+from qulo.protocol.interest import Interest
+from qulo.protocol.wire import ANSWER, BODY_OVERHEAD, RECORD_OVERHEAD, Record
+
+
+class Life(Enum):
+    """What a hub knows of a peer's health."""
+
+    UP = "up"
+    SUSPECT = "suspect"  # silent for some heartbeats, or its connection is gone
+    DOWN = "down"  # ended; only remembered for `qulolist`
+
+
+LIFE: dict[tuple[Life, str], Life] = {
+    (Life.UP, "heard"): Life.UP,
+    (Life.UP, "silent"): Life.SUSPECT,
+    (Life.UP, "bye"): Life.DOWN,
+    (Life.SUSPECT, "heard"): Life.UP,
+    (Life.SUSPECT, "silent"): Life.SUSPECT,
+    (Life.SUSPECT, "bye"): Life.DOWN,
+    (Life.SUSPECT, "expired"): Life.DOWN,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One ROUTER + PUB pair of a hub. `local` ones serve programs of this host only."""
+
+    number: int
+    local: bool
+    publish: int  # the PUB's TCP port, 0 on ipc: the PUB is beside the ROUTER
+    routes: dict[bytes, Session] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One pattern of one session, and how it is served."""
+
+    session: Session
+    sid: int
+    pattern: str
+    interest: Interest
+    prefixes: set[bytes] = field(default_factory=set)  # granted on PUB and not yet installed
+    path: str = ""  # "" until served, then "pub" or "router"
+    base: int = 0  # interest.frames when PUB began to serve it
+    confirmed: int = -1  # the count that the subscriber has agreed to
+
+
+@dataclass(slots=True, eq=False)
+class Repair:
+    """Runs on their way to one subscription for the second time."""
+
+    subscription: Subscription
+    runs: deque[bytes]
+    at: int
+    count: int
+    first: int | None
+    last: int | None
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """Everything a hub holds for one peer."""
+
+    instance: bytes
+    token: bytes
+    principal: str
+    name: str
+    kind: str  # "client" or "agent"
+    listener: Listener
+    route: bytes | None  # None while not connected
+    channel: Channel
+    heard: float
+    since: float
+    user: str = ""  # principal#connection of its DEALER
+    address: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    life: Life = Life.UP
+    tied: str | None = None  # the connection of its SUB
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    members: dict[int, Any] = field(default_factory=dict)  # group memberships
+    responders: dict[int, Any] = field(default_factory=dict)
+    repairs: deque[Repair] = field(default_factory=deque)
+    parked: deque[tuple[int, list[Record], int]] = field(default_factory=deque)
+    parked_size: int = 0
+    reached: int = 0  # PUB frames the peer says it has taken
+    closed_frames: int = 0  # PUB frames owed by subscriptions that have ended
+    pulse: tuple[int, dict[int, int]] = (0, {})  # the last pulse on PUB: number, sid → count
+    lag_since: float | None = None
+    slow: bool = False
+    dropped: int = 0  # runs and work that did not fit
+    bad: int = 0  # frames and records that were not the protocol
+    calls: int = 0  # requests under way
+    rtt: int = 0  # µs
+
+    @property
+    def connected(self) -> bool:
+        """Can something be sent to it now?"""
+        return self.route is not None
+
+    @property
+    def owed(self) -> int:
+        """PUB frames sent so far that its subscriptions match."""
+        return self.closed_frames + sum(
+            s.interest.frames - s.base for s in self.subscriptions.values() if s.path == "pub"
+        )
+
+    @property
+    def lag(self) -> int:
+        """PUB frames between what was sent and what it has taken."""
+        return max(0, self.owed - self.reached)
+
+    def step(self, event: str) -> bool:
+        """Move along LIFE; True if that changed anything. An event not in the table is a bug."""
+        before, self.life = self.life, LIFE[self.life, event]
+        return before is not self.life
+
+    def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
+        """The answer to one of its requests."""
+        self.calls -= 1
+        self.channel.add([ANSWER, rid, code, kind, body], len(body) + BODY_OVERHEAD + RECORD_OVERHEAD)

@@ -1,0 +1,96 @@
+"""The replay window: the last runs a hub published, bounded in bytes and indexed by topic.
+
+It answers one question: what did a subscriber of this pattern, who has everything up to `verified` and a few
+newer numbers by topic, miss; and what of it is gone. It never keeps more than `limit` bytes, and a topic whose
+runs are gone costs nothing: `floor` speaks for all forgotten topics.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Topics with nothing in the window are forgotten beyond this many: about 300 bytes each.
+MAX_TOPICS = 50_000
+
+# What an entry costs beside its bytes: a tuple, two ints, two deque slots.
+ENTRY_OVERHEAD = 160
+
+Run = tuple[int, int, bytes]  # first number, last number, PUB frame
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """What a hub knows of one topic. The cached routing is valid while `generation` is the hub's."""
+
+    name: str
+    key: bytes
+    local: bool
+    last: int  # number of the last message on it
+    gone: int = 0  # highest number that is not in the window (any more)
+    runs: deque[Run] = field(default_factory=deque)
+    messages: int = 0
+    generation: int = -1
+    interests: tuple[Any, ...] = ()
+    listeners: tuple[Any, ...] = ()
+    direct: tuple[Any, ...] = ()
+    groups: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a subscriber missed: the runs that are still there, and the span of numbers that is not."""
+
+    runs: list[Run]
+    first: int | None
+    last: int | None
+
+
+class Window:
+    """All topics of one epoch and their newest runs."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.topics: dict[str, Topic] = {}
+        self.floor = 0  # highest number of any topic that was forgotten
+        self._order: deque[Topic] = deque()  # one entry per run, oldest first
+
+    def add(self, topic: Topic, first: int, last: int, frame: bytes) -> None:
+        """Keep a run; the oldest ones make room."""
+        topic.runs.append((first, last, frame))
+        self._order.append(topic)
+        self.size += len(frame) + ENTRY_OVERHEAD
+        while self.size > self.limit:
+            oldest = self._order.popleft()
+            _, oldest.gone, data = oldest.runs.popleft()
+            self.size -= len(data) + ENTRY_OVERHEAD
+
+    def forget_topics(self) -> None:
+        """Keep the number of topics bounded: those with no run in the window go, oldest first."""
+        excess = len(self.topics) - MAX_TOPICS
+        if excess <= 0:
+            return
+        # A tenth more than needed, so that this walk is paid once per many new topics.
+        victims = [t for t in self.topics.values() if not t.runs][: excess + MAX_TOPICS // 10]
+        for topic in victims:
+            self.floor = max(self.floor, topic.last)
+            del self.topics[topic.name]
+
+    def missed(self, topics: Iterable[Topic], verified: int, newer: Mapping[str, int]) -> Missed:
+        """What a subscriber of `topics` lacks who has all up to `verified` and, by topic, up to `newer`."""
+        runs: list[Run] = []
+        first = last = None
+        if self.floor > verified:
+            first, last = verified + 1, self.floor
+        for topic in topics:
+            have = max(verified, newer.get(topic.name, 0))
+            if topic.gone > have:
+                first = have + 1 if first is None else min(first, have + 1)
+                last = topic.gone if last is None else max(last, topic.gone)
+            if topic.last > have:
+                runs.extend(run for run in topic.runs if run[1] > have)
+        runs.sort()
+        return Missed(runs, first, last)

@@ -1,0 +1,33 @@
+"""qulod: everything in one daemon: the host's own hub on ipc://, and the site's on tcp://. Add agents, and it is a master."""
+
+from __future__ import annotations
+
+from qulo._version import __version__
+from qulo.config import Settings
+from qulo.daemon import runner
+from qulo.net.service import Service
+
+
+async def serve(settings: Settings, control: runner.Control) -> None:
+    """Bind, say ready, and do what the operator asks until the end."""
+    service = Service(settings, __version__)
+    try:
+        service.listen()
+        control.ready(service.addresses)
+        async for event in control:
+            if not await service.obey(event.kind, event.settings):
+                return
+    finally:
+        await service.close()
+
+
+PROGRAM = runner.Program("qulod", "one hub for this host's programs and for the site", serve)
+
+
+def main() -> int:
+    """The executable."""
+    return runner.main(PROGRAM)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
