@@ -1,27 +1,37 @@
-"""qulo: messaging for the programs on your hosts. Start with `connect`; `qulo.sync.connect` is the blocking one."""
+"""qulo: messaging for the programs on your hosts. Start with `connect`, or the blocking `qulo.sync.connect`.
 
-from qulo import errors
+The names are loaded when they are first used (PEP 562), so that `qulo --version` need not load ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from qulo._version import __version__
-from qulo.client import Bus, Message, Responder, Subscription, connect
-from qulo.errors import (
-    BadBody,
-    BadTopic,
-    BadVersion,
-    DeadlineExceeded,
-    Denied,
-    Disconnected,
-    EndpointError,
-    HandlerError,
-    NoResponders,
-    OutcomeUnknown,
-    Overloaded,
-    ProtocolError,
-    QuloError,
-    RequestError,
-    ResponderLost,
-    TooLarge,
-)
-from qulo.protocol.tracker import Gap
+
+if TYPE_CHECKING:
+    from qulo import errors, sync
+    from qulo.client import Bus, Message, Responder, Subscription, connect
+    from qulo.errors import (
+        BadBody,
+        BadTopic,
+        BadVersion,
+        DeadlineExceeded,
+        Denied,
+        Disconnected,
+        EndpointError,
+        HandlerError,
+        NoResponders,
+        OutcomeUnknown,
+        Overloaded,
+        ProtocolError,
+        QuloError,
+        RequestError,
+        ResponderLost,
+        TooLarge,
+    )
+    from qulo.protocol.tracker import Gap
 
 __all__ = [
     "BadBody",
@@ -48,4 +58,29 @@ __all__ = [
     "__version__",
     "connect",
     "errors",
+    "sync",
 ]
+
+_MODULES = ("errors", "sync")
+_CLIENT = ("Bus", "Message", "Responder", "Subscription", "connect")
+
+
+def _home(name: str) -> str:
+    """The module that a public name lives in; every name that is nowhere else is an error's."""
+    if name in _CLIENT:
+        return "qulo.client"
+    return "qulo.protocol.tracker" if name == "Gap" else "qulo.errors"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'qulo' has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f"qulo.{name}")
+    value = getattr(importlib.import_module(_home(name)), name)
+    globals()[name] = value  # asked only once
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

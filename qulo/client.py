@@ -20,9 +20,10 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 
@@ -107,7 +108,7 @@ def decode_body(topic: str, kind: int, data: bytes) -> Message:
             return Message(topic, value)
         headers, inner, body = value
         return Message(topic, decode_body(topic, inner, body).body, headers)
-    except Exception as error:  # another program's bytes: nothing of them may end this one
+    except Exception as error:  # noqa: BLE001 - another program's bytes: nothing of them may end this one
         return Message(topic, data, {"qulo-error": f"undecodable body: {type(error).__name__}"})
 
 
@@ -190,7 +191,7 @@ class Subscription(Registered):
         self._messages = self._generate()
         self._worker: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         if self._handler is not None and not self._direct and self._worker is None:
             self._worker = self._bus._spawn(self._work())
@@ -306,7 +307,11 @@ class Subscription(Registered):
 
     def _tell_gap(self, gap: Gap) -> None:
         if self._on_gap is None:
-            log.warning("messages on %s were missed (%s); give subscribe an on_gap to handle that", gap.pattern, gap.reason)
+            log.warning(
+                "messages on %s were missed (%s); give subscribe an on_gap to handle that",
+                gap.pattern,
+                gap.reason,
+            )
             return
         try:
             self._on_gap(gap)
@@ -322,7 +327,7 @@ class Responder(Registered):
         self._handler = handler
         self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
 
-    async def __aenter__(self) -> Responder:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         return self
 
@@ -336,7 +341,7 @@ class Responder(Registered):
         message = decode_body(call.topic, call.kind, call.body)
         try:
             answer = self._handler(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the asker's to handle
             self._fail(call.rid, error)
             return
         if inspect.isawaitable(answer):
@@ -348,7 +353,7 @@ class Responder(Registered):
         async with self._slots:
             try:
                 value = await answer
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is the asker's to handle
                 self._fail(rid, error)
                 return
             self._reply(rid, value)
@@ -372,11 +377,11 @@ class Responder(Registered):
 class _Pending:
     """One request under way: a future for one answer, or a queue for many."""
 
-    __slots__ = ("answers", "expected", "future", "timer")
+    __slots__ = ("answers", "expected", "future", "topic")
 
-    def __init__(self, future: asyncio.Future[Any], timer: asyncio.TimerHandle, many: bool) -> None:
+    def __init__(self, future: asyncio.Future[Any], topic: str, many: bool) -> None:
         self.future = future
-        self.timer = timer
+        self.topic = topic
         self.answers: asyncio.Queue[core.Answer | None] | None = asyncio.Queue() if many else None
         self.expected: int | None = None
 
@@ -394,6 +399,7 @@ class Bus:
         self._registered: dict[int, Any] = {}
         self._pending: dict[int, _Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deadlines: dict[float, deque[tuple[float, int]]] = {}  # by timeout: deadline, request
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._first = True
         self._unknown = 0
@@ -401,7 +407,7 @@ class Bus:
 
     # -- life
 
-    async def __aenter__(self) -> Bus:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -494,7 +500,7 @@ class Bus:
             raise DeadlineExceeded(f"the hub has not acknowledged everything within {timeout:g} s") from None
         unknown, self._unknown = self._unknown, 0
         if unknown:
-            raise OutcomeUnknown(f"{unknown} batches were under way when the hub restarted; they may not have arrived")
+            raise OutcomeUnknown(f"{unknown} messages were under way when the hub restarted; they may not have arrived")
 
     async def _settled(self) -> None:
         self._driver.send()
@@ -554,7 +560,10 @@ class Bus:
         """
         rid = self._ask(topic, body, timeout, many=False)
         pending = self._pending[rid]
-        self._driver.wake()
+        if len(self._pending) == 1:
+            self._driver.send()  # alone: there is no batch to wait for
+        else:
+            self._driver.wake()
         try:
             return await pending.future
         finally:
@@ -599,21 +608,42 @@ class Bus:
         topics.check_topic(topic)
         self._check_size(data)
         rid = self._link.request(topic, int(timeout * 1000), many, kind, data)
-        timer = self._loop.call_later(timeout, self._late, rid, topic, timeout)
-        self._pending[rid] = _Pending(self._loop.create_future(), timer, many)
+        self._pending[rid] = _Pending(self._loop.create_future(), topic, many)
+        self._await_deadline(rid, timeout)
         return rid
 
-    def _late(self, rid: int, topic: str, timeout: float) -> None:
-        if not self.connected:
-            self._finish(rid, Disconnected(f"no hub within {timeout:g} s: {self._driver.error or 'not connected'}"))
+    def _await_deadline(self, rid: int, timeout: float) -> None:
+        """One timer per distinct timeout, not per request: its requests end in the order in which they began."""
+        waiting = self._deadlines.get(timeout)
+        if waiting is None:
+            waiting = self._deadlines[timeout] = deque()
+            self._loop.call_later(timeout, self._late, timeout)
+        while waiting and waiting[0][1] not in self._pending:
+            waiting.popleft()
+        waiting.append((self._loop.time() + timeout, rid))
+
+    def _late(self, timeout: float) -> None:
+        waiting = self._deadlines[timeout]
+        now = self._loop.time()
+        while waiting and (waiting[0][0] <= now or waiting[0][1] not in self._pending):
+            rid = waiting.popleft()[1]
+            pending = self._pending.get(rid)
+            if pending is None:
+                continue
+            if self.connected:
+                self._finish(rid, DeadlineExceeded(f"no answer on {pending.topic} within {timeout:g} s"))
+            else:
+                reason = self._driver.error or "not connected"
+                self._finish(rid, Disconnected(f"no hub within {timeout:g} s: {reason}"))
+        if waiting:
+            self._loop.call_at(waiting[0][0], self._late, timeout)
         else:
-            self._finish(rid, DeadlineExceeded(f"no answer on {topic} within {timeout:g} s"))
+            del self._deadlines[timeout]
 
     def _finish(self, rid: int, error: QuloError | None) -> None:
         pending = self._pending.pop(rid, None)
         if pending is None:
             return
-        pending.timer.cancel()
         self._link.give_up(rid)
         if pending.answers is not None:
             pending.answers.put_nowait(None)
@@ -641,11 +671,12 @@ class Bus:
             pending.answers.put_nowait(event)
             return
         del self._pending[event.rid]
-        pending.timer.cancel()
         if pending.future.done():
             return
         if event.code:
             pending.future.set_exception(from_wire(event.code, event.body.decode("utf-8", "replace")))
+        elif event.kind == RAW:
+            pending.future.set_result(event.body)
         else:
             pending.future.set_result(decode_body("", event.kind, event.body).body)
 
@@ -683,9 +714,10 @@ class Bus:
 
     def _welcomed(self, event: core.Welcomed) -> None:
         self._up.set()
-        self._unknown += event.lost
-        if event.lost:
-            log.warning("the hub restarted; %d batches were not acknowledged", event.lost)
+        lost = sum(event.lost.values())
+        self._unknown += lost
+        if lost:
+            log.warning("the hub restarted; %d messages were not acknowledged", lost)
         if not event.resumed:
             self._fail_sent()
         self._first = False
@@ -732,44 +764,43 @@ _HANDLERS: dict[type, Callable[[Bus, Any], None]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class Options:
     """What `connect` was told, checked."""
 
-    def __init__(
-        self,
-        url: str | None,
-        name: str | None,
-        timeout: float | None,
-        server_key: str | Path | None,
-        key: str | Path | None,
-        on_state: Callable[[str], Any] | None,
-        subscription_buffer: int,
-    ) -> None:
-        urls = [url] if url else config.client_urls(os.environ, os.geteuid())
-        for each in urls:
-            if not each.startswith(("tcp://", "ipc://")):
-                raise UsageError(f"{each!r} is not an address: tcp://HOST:PORT or ipc:///PATH is expected")
-        self.urls = urls
-        self.program = Path(sys.argv[0] or "python").name[:64]
-        self.name = name or _default_name(self.program)
-        self.timeout = timeout
-        self.on_state = on_state
-        self.subscription_buffer = subscription_buffer
-        self.limits = Limits()
-        self.security = None
-        if server_key is not None:
-            if key is None:
-                raise UsageError("server_key needs key: the path of this program's own secret key file")
-            self.security = Security(curve.load_public(server_key), curve.load_key(key))
+    urls: tuple[str, ...]
+    name: str
+    program: str
+    timeout: float | None
+    security: Security | None
+    on_state: Callable[[str], Any] | None
+    subscription_buffer: int
+    limits: Limits
+
+
+def _urls(url: str | None) -> tuple[str, ...]:
+    urls = [url] if url else config.client_urls(os.environ, os.geteuid())
+    for each in urls:
+        if not each.startswith(("tcp://", "ipc://")):
+            raise UsageError(f"{each!r} is not an address: tcp://HOST:PORT or ipc:///PATH is expected")
+    return tuple(urls)
+
+
+def _security(server_key: str | Path | None, key: str | Path | None) -> Security | None:
+    if server_key is None:
+        return None
+    if key is None:
+        raise UsageError("server_key needs key: the path of this program's own secret key file")
+    return Security(curve.load_public(server_key), curve.load_key(key))
 
 
 def _default_name(program: str) -> str:
-    """PROGRAM-PID@HOST would be a fine name; in the characters that names may have."""
+    """PROGRAM-PID.HOST in the characters that names may have."""
     text = f"{program.removesuffix('.py')}-{os.getpid()}.{socket.gethostname().partition('.')[0]}".lower()
     return re.sub(r"[^a-z0-9._-]", "-", text)[:64]
 
 
-def connect(
+def connect(  # noqa: PLR0913 - keywords, each with a default
     url: str | None = None,
     *,
     name: str | None = None,
@@ -785,4 +816,8 @@ def connect(
     connection, None to go on without waiting for it. `server_key` and `key` are files, for a hub with
     `curve: on`. `name` is shown by `qulolist`.
     """
-    return Bus(Options(url, name, timeout, server_key, key, on_state, subscription_buffer))
+    program = Path(sys.argv[0] or "python").name[:64]
+    name = name or _default_name(program)
+    security = _security(server_key, key)
+    limits = Limits()
+    return Bus(Options(_urls(url), name, program, timeout, security, on_state, subscription_buffer, limits))

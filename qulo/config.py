@@ -280,12 +280,6 @@ def _connect(text: str) -> str:
     return text
 
 
-def _public_key(text: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}", text):
-        raise ValueError("a CURVE public key, 40 characters of Z85, in quotes")
-    return text
-
-
 # -- defaults ---------------------------------------------------------------------------------------------
 
 
@@ -384,10 +378,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("name", Kind(_name), _default_name, "name of this host", _HOSTS),
     Option("master", Kind(_connect, many=True), "tcp://127.0.0.1:7370",
            "the master's address, or a list of addresses of the same master", ("qagent",)),
-    Option("master_key", Kind(_public_key), None, "the master's public key; curve: on needs it", ("qagent",)),
+    Option("master_key", Kind(_path), None, "file of the master's public key; curve: on needs it", ("qagent",)),
     Option("curve", Kind(_switch, _show_switch), "off", "encrypt and authenticate everything on TCP"),
     Option("data_dir", Kind(_path), _default_data, "directory of everything that is kept"),
-    Option("accepted_keys", Kind(_path), _default_accepted, "directory of the accepted *.pub keys", _HUBS),
+    Option("accepted_keys", Kind(_path), _default_accepted, "directory of the accepted *.pub keys"),
     Option("user", Kind(_user), None, "run as this user (when started as root)"),
     Option("group", Kind(_group), None, "run as this group; null: the user's own"),
     Option("pid_file", Kind(_path), _default_pid, "the PID file; its lock is what counts"),
@@ -452,15 +446,12 @@ def load(
     read = _read_file(program, file, required=path is not None)
     given = {**(read or {}), **_read_environ(program, environ), **_read_overrides(overrides)}
     values: dict[str, Any] = {"master": ()}
-    values.update(
-        {option.name: None for option in OPTIONS if program not in option.programs and not option.kind.many}
-    )
+    values.update({option.name: None for option in OPTIONS if program not in option.programs and not option.kind.many})
     for option in options_of(program):
         place = Place(program, environ, uid, values)
         values[option.name] = _value(option, given.get(option.name), place)
     sources = {
-        option.name: given[option.name].source if option.name in given else "default"
-        for option in options_of(program)
+        option.name: given[option.name].source if option.name in given else "default" for option in options_of(program)
     }
     settings = Settings(
         program=program, path=None if read is None else file, sources=MappingProxyType(sources), **values
@@ -570,9 +561,7 @@ def _key(program: str, file: str, node: Node) -> str:
         message = f"{program} does not have this key; it is one of {', '.join(_BY_NAME[name].programs)}"
     else:
         near = difflib.get_close_matches(name, known, n=1)
-        message = "unknown key" + (
-            f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-        )
+        message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}")
     raise ConfigError(message, key=name, **_place(file, node))
 
 
@@ -580,11 +569,7 @@ def _read_value(file: str, name: str, node: Node) -> _Given:
     place = _place(file, node)
     if isinstance(node, ScalarNode):
         text: str | tuple[str, ...] = str(node.value)
-    elif (
-        isinstance(node, SequenceNode)
-        and node.value
-        and all(isinstance(item, ScalarNode) for item in node.value)
-    ):
+    elif isinstance(node, SequenceNode) and node.value and all(isinstance(item, ScalarNode) for item in node.value):
         text = tuple(str(item.value) for item in node.value)
     else:
         found = "a mapping" if isinstance(node, MappingNode) else "a list that is empty or nested"
@@ -634,11 +619,7 @@ def _check_addresses(settings: Settings, fail: _Fail) -> None:
     if (settings.listen is None) != (settings.publish is None):
         missing = "listen" if settings.listen is None else "publish"
         raise fail(missing, "listen and publish belong together: set both or none")
-    if (
-        settings.listen == settings.publish
-        and settings.listen is not None
-        and not settings.listen.endswith(":0")
-    ):
+    if settings.listen == settings.publish and settings.listen is not None and not settings.listen.endswith(":0"):
         raise fail("publish", f"expected an address of its own, found that of listen, {settings.listen}")
 
 

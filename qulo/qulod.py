@@ -1,4 +1,4 @@
-"""qulod: everything in one daemon: the host's own hub on ipc://, and the site's on tcp://. Add agents, and it is a master."""
+"""qulod: everything in one daemon: this host's hub on ipc:// and the site's on tcp://. Add agents: a master."""
 
 from __future__ import annotations
 

@@ -40,9 +40,7 @@ def check_writable(paths: Iterable[str]) -> None:
     """Once privileges are dropped: say which of `paths` this user cannot write to. Raises FileError."""
     for path in paths:
         if not os.access(path, os.W_OK | os.X_OK):
-            raise FileError(
-                f"{path} is not writable for user {os.getuid()}: chown it, or configure another one"
-            )
+            raise FileError(f"{path} is not writable for user {os.getuid()}: chown it, or configure another one")
 
 
 def _make(path: Path, mode: int, owner: tuple[int, int] | None) -> None:

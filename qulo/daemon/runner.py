@@ -157,9 +157,7 @@ class _Start:
 
     def _serve(self, settings: Settings, logs: Logs, tell: Tell) -> int:
         name = self.program.name
-        log.info(
-            "%s %s starts, PID %d, with %s", name, __version__, os.getpid(), settings.path or "defaults only"
-        )
+        log.info("%s %s starts, PID %d, with %s", name, __version__, os.getpid(), settings.path or "defaults only")
         supervisor = Supervisor(
             serve=self.program.serve,
             settings=settings,

@@ -26,9 +26,7 @@ def write(pid_file: str, addresses: Mapping[str, str]) -> None:
     path = Path(path_of(pid_file))
     beside = Path(f"{path}.new")  # one name is enough, the lock of the PID file keeps others away
     try:
-        beside.write_text(
-            json.dumps({"pid": os.getpid(), "addresses": dict(addresses)}) + "\n", encoding="utf-8"
-        )
+        beside.write_text(json.dumps({"pid": os.getpid(), "addresses": dict(addresses)}) + "\n", encoding="utf-8")
         beside.chmod(_MODE)
         beside.replace(path)
     except OSError as error:

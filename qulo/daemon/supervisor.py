@@ -76,9 +76,7 @@ class Supervisor:
             return exits.FAILED
         self._serving.result()
         if not self.is_ready:
-            raise QuloError(
-                "stopped before it was ready" if self._draining or self._stopping else "did not serve"
-            )
+            raise QuloError("stopped before it was ready" if self._draining or self._stopping else "did not serve")
         log.info("stopped")
         return exits.OK
 

@@ -175,19 +175,20 @@ class HubServer:
             self.wake()
         self._publish_now()
         self._send()
-        for pair in self._pairs:
-            pair.router.recheck()
-            pair.pub.recheck()
         for note in self.hub.take_notes():
             log_note(note)
 
     def _publish_now(self) -> None:
-        for listener, frame in self.hub.take_pub():
+        frames = self.hub.take_pub()
+        for listener, frame in frames:
             self._pairs[listener.number].pub.push(frame)
+        for number in {listener.number for listener, _ in frames}:
+            self._pairs[number].pub.recheck()
 
     def _send(self) -> None:
+        out = self.hub.take_out()
         refused: dict[tuple[int, bytes], tuple[int, bool]] = {}
-        for listener, route, frame in self.hub.take_out():
+        for listener, route, frame in out:
             key = (listener.number, route)
             if key not in refused:
                 router = self._pairs[listener.number].router
@@ -201,6 +202,8 @@ class HubServer:
             refused[key] = (count + numbered, gone)
         for (number, route), (count, gone) in refused.items():
             self.hub.unsent(self._pairs[number].listener, route, count, gone)
+        for number in {listener.number for listener, _, _ in out}:
+            self._pairs[number].router.recheck()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self.hub.limits.heartbeat / TICKS, self._tick)

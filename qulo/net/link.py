@@ -133,7 +133,7 @@ class LinkDriver:
                 pause = FIRST_PAUSE
             if isinstance(self.error, Refused):
                 pause = max(pause, DENIED_PAUSE)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, LAST_PAUSE)
 
     async def _session(self) -> bool:
@@ -183,9 +183,7 @@ class LinkDriver:
                 options[zmq.CURVE_SERVERKEY] = self._security.server
                 options[zmq.CURVE_PUBLICKEY] = self._security.key.public
                 options[zmq.CURVE_SECRETKEY] = self._security.key.secret
-        return open_socket(
-            self._context, kind, self.link.high_water, self.link.max_message + FRAME_EXTRA, options
-        )
+        return open_socket(self._context, kind, self.link.high_water, self.link.max_message + FRAME_EXTRA, options)
 
     def _monitor(self, sock: Socket) -> None:
         """Hear at once of a closed connection or a failed handshake."""
@@ -267,10 +265,12 @@ class LinkDriver:
         events = self.link.take_events()
         items = self.link.take_items()
         if events or items:
+            scheduled, self.scheduled = self.scheduled, True  # what is queued now is sent below
             mine = [event for event in events if type(event) in _OWN]
             for event in mine:
                 self._happened(event)
             self._deliver(events, items)
+            self.scheduled = scheduled
         self.send()
 
     def send(self) -> None:

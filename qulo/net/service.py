@@ -58,7 +58,11 @@ class Service:
     def listen(self) -> None:
         """Bind what the settings name. Raises EndpointError, FileError or ConfigError."""
         settings = self.settings
-        self._bind("local", "local_publish", Address(settings.local, None, None, settings.local_mode, settings.local_group))
+        self._bind(
+            "local",
+            "local_publish",
+            Address(settings.local, None, None, settings.local_mode, settings.local_group),
+        )
         if settings.listen is not None:
             self._bind("listen", "publish", Address(settings.listen, settings.publish, self._hub_key()))
         self._load_accepted(settings)
@@ -67,8 +71,13 @@ class Service:
         self.addresses[listen], self.addresses[publish] = self._server.listen(address)
 
     def _hub_key(self) -> curve.Key | None:
-        """The hub's own key, made at the first start; None with curve: off."""
-        return self._key("master") if self.settings.curve else None
+        """The hub's own key, made at the first start; None with curve: off.
+
+        Hubs that are a site's authority have it in master.key; an agent uses one key up and down.
+        """
+        if not self.settings.curve:
+            return None
+        return self._key("agent" if self.settings.program == "qagent" else "master")
 
     def _key(self, name: str) -> curve.Key:
         directory = Path(self.settings.data_dir)
@@ -79,7 +88,7 @@ class Service:
         return curve.load_or_make(directory / f"{name}.key")
 
     def _load_accepted(self, settings: Settings) -> None:
-        if settings.curve and settings.accepted_keys is not None:
+        if settings.curve and settings.listen is not None and settings.accepted_keys is not None:
             self._server.zap.accepted = curve.load_accepted(settings.accepted_keys)
             log.info("%d keys are accepted from %s", len(self._server.zap.accepted), settings.accepted_keys)
 
@@ -134,8 +143,9 @@ class Service:
             self._load_accepted(settings)
         except QuloError as error:
             log.error("the accepted keys stay as they were: %s", error)
-            return
-        self.settings = settings
+        else:
+            self.settings = settings
+        self._server.hub.adopt(limits_of(settings))
 
     async def close(self) -> None:
         """Close everything; every socket is closed before the context ends."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 import zmq.asyncio
@@ -33,11 +33,20 @@ LINGER = 500
 # A peer's frames hold one message of max_message and its head, or a batch.
 FRAME_EXTRA = SMALL
 
+# As plain ints: pyzmq's enums cost more than the system call when they are combined once per frame.
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+
 Handler = Callable[[Any], None]
 
 
 class Socket(zmq.asyncio.Socket):
     """A zmq.asyncio.Socket that pushes. Call `start` once, then only `push`, `recheck` and `close`."""
+
+    if TYPE_CHECKING:  # pyzmq's own, which its type hints leave out
+        _shadow_sock: zmq.Socket[bytes]
+        _get_loop: Callable[[], Any]
+        _call_later: Callable[[float, Callable[[], None]], Any]
 
     _raw: Any = None  # the plain socket under this one
     _handler: Handler | None = None
@@ -69,29 +78,28 @@ class Socket(zmq.asyncio.Socket):
         raw, receive, handler, after = self._raw, self._receive, self._handler, self._after
         if receive is None or handler is None or after is None:
             return True
-        for count in range(DRAIN):
+        if not raw.get(_EVENTS) & _POLLIN:
+            return True
+        for _ in range(DRAIN):
+            handler(receive(raw))
             if raw.closed:
                 return True
-            try:
-                frame = receive(raw)
-            except zmq.Again:
-                if count:
-                    after()
+            if not raw.get(_EVENTS) & _POLLIN:  # a third of what the exception of one recv too many costs
+                after()
                 return True
-            handler(frame)
         after()
         return False
 
     def push(self, *parts: bytes) -> None:
         """Send now or raise: zmq.Again when there is no room, zmq.ZMQError(EHOSTUNREACH) for a route that is gone."""
-        if len(parts) == 1:
-            self._raw.send(parts[0], zmq.NOBLOCK)
-        else:
-            self._raw.send_multipart(parts, zmq.NOBLOCK)
+        raw = self._raw
+        for part in parts[:-1]:
+            raw.send(part, _SNDMORE)
+        raw.send(parts[-1], _NOBLOCK)
 
     def recheck(self) -> None:
         """After sends: is there something to read that the descriptor no longer shows?"""
-        if not self.closed and self._raw.get(zmq.EVENTS) & zmq.POLLIN:
+        if not self.closed and self._raw.get(_EVENTS) & _POLLIN:
             self._call_later(0, self._handle_events)
 
     def bind_or_explain(self, endpoint: str) -> str:
@@ -103,8 +111,8 @@ class Socket(zmq.asyncio.Socket):
             if error.errno == errno.EADDRINUSE:
                 raise EndpointError(f"{endpoint} is in use: is another hub running there?") from None
             raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}") from None
-        bound: bytes = self._shadow_sock.get(zmq.LAST_ENDPOINT)
-        return bound.rstrip(b"\0").decode()
+        bound = self._shadow_sock.get(zmq.LAST_ENDPOINT)
+        return str(bound, "utf-8").rstrip("\0") if isinstance(bound, bytes) else str(bound)
 
     def is_gone(self, error: zmq.ZMQError) -> bool:
         """Does this error of `push` mean that the peer is gone, rather than that it is full?"""
@@ -121,7 +129,11 @@ def make_context() -> zmq.asyncio.Context:
 
 
 def open_socket(
-    context: zmq.asyncio.Context, kind: int, high_water: int, max_size: int, options: dict[int, Any] | None = None
+    context: zmq.asyncio.Context,
+    kind: int,
+    high_water: int,
+    max_size: int,
+    options: dict[int, Any] | None = None,
 ) -> Socket:
     """Make a socket with every bound set; `options` come on top."""
     sock = Socket(context, kind)
@@ -137,17 +149,17 @@ def open_socket(
 
 def receive_bytes(raw: zmq.Socket[bytes]) -> bytes:
     """For DEALER and SUB: one part."""
-    return raw.recv(zmq.NOBLOCK)
+    return raw.recv(_NOBLOCK)
 
 
 def receive_frame(raw: zmq.Socket[bytes]) -> zmq.Frame:
     """For XPUB: one part with the sender's metadata."""
-    return raw.recv(zmq.NOBLOCK, copy=False)
+    return raw.recv(_NOBLOCK, copy=False, track=False)
 
 
 def receive_parts(raw: zmq.Socket[bytes]) -> list[bytes]:
     """For PAIR (monitor) and ZAP: all parts."""
-    return raw.recv_multipart(zmq.NOBLOCK)
+    return raw.recv_multipart(_NOBLOCK)
 
 
 def receive_routed(raw: zmq.Socket[bytes]) -> tuple[bytes, zmq.Frame | None]:
@@ -155,12 +167,10 @@ def receive_routed(raw: zmq.Socket[bytes]) -> tuple[bytes, zmq.Frame | None]:
 
     The parts of one message arrive together, so that reading on cannot block.
     """
-    route = raw.recv(zmq.NOBLOCK)
-    if not raw.rcvmore:
-        return route, None
-    frame = raw.recv(zmq.NOBLOCK, copy=False)
+    route = raw.recv(_NOBLOCK)
+    frame = raw.recv(_NOBLOCK, copy=False, track=False)
     if not frame.more:
         return route, frame
     while raw.rcvmore:
-        raw.recv(zmq.NOBLOCK, copy=False)
+        raw.recv(_NOBLOCK, copy=False)
     return route, None

@@ -13,7 +13,7 @@ from typing import Protocol
 from qulo.errors import Denied, NoResponders, Overloaded, ResponderLost
 from qulo.protocol import topics
 from qulo.protocol.interest import PatternIndex
-from qulo.protocol.ports import Counters, Limits
+from qulo.protocol.ports import Counters, Limits, Request
 from qulo.protocol.session import Life, Session
 from qulo.protocol.wire import ASKED, BODY_OVERHEAD, CALL, RAW, RECORD_OVERHEAD
 
@@ -111,28 +111,28 @@ class Calls:
             self._cache[topic] = found
         return found
 
-    def request(
-        self, asker: Session, rid: int, topic: str, ttl: int, many: bool, kind: int, body: bytes, now: float
-    ) -> None:
+    def request(self, asker: Session, rid: int, request: Request, now: float) -> None:
         """Ask one responder, or all of them; answers at once where there is none."""
         self.counters.requests += 1
-        responders = self.find(topic)
+        responders = self.find(request.topic)
         if not responders:
             self.counters.no_responders += 1
-            text = f"nobody answers requests on {topic}"
+            text = f"nobody answers requests on {request.topic}"
             asker.answer(rid, NoResponders.code, RAW, text.encode())
             return
-        if many:
+        if request.many:
             asker.channel.add([ASKED, rid, len(responders)], RECORD_OVERHEAD)
             asker.calls += len(responders) - 1
             for responder in responders:
-                self.ask(asker, rid, responder, topic, ttl, kind, body, now)
+                self.ask(asker, rid, responder, request, now)
         else:
-            self.ask(asker, rid, self._choose(responders), topic, ttl, kind, body, now)
+            self.ask(asker, rid, self._choose(responders), request, now)
 
     def _choose(self, responders: list[Responder]) -> Responder:
         """Responders take turns; one that is up and has room goes before one that is not."""
         count = len(responders)
+        if count == 1:
+            return responders[0]
         self._turn += 1
         for offset in range(count):
             responder = responders[(self._turn + offset) % count]
@@ -140,9 +140,7 @@ class Calls:
                 return responder
         return responders[self._turn % count]
 
-    def ask(
-        self, asker: Asker, rid: int, responder: Responder, topic: str, ttl: int, kind: int, body: bytes, now: float
-    ) -> None:
+    def ask(self, asker: Asker, rid: int, responder: Responder, request: Request, now: float) -> None:
         """Put the request to this responder."""
         channel = responder.session.channel
         if channel.room <= 0:
@@ -150,6 +148,7 @@ class Calls:
             asker.answer(rid, Overloaded.code, RAW, text.encode())
             return
         self._next += 1
+        topic, ttl, _, kind, body = request
         self.pending[self._next] = Call(asker, rid, responder, now + ttl / 1000)
         size = len(body) + 4 * len(topic) + BODY_OVERHEAD + RECORD_OVERHEAD
         channel.add([CALL, self._next, responder.sid, topic, ttl, kind, body], size)
@@ -168,5 +167,3 @@ class Calls:
         late = [number for number, call in self.pending.items() if call.deadline + GRACE < now]
         for number in late:
             settle(self.pending.pop(number).asker)
-
-

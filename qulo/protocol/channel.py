@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from qulo.errors import ProtocolError
-from qulo.protocol.wire import SMALL, Record, decode, encode
+from qulo.protocol.wire import PUBLISH, SMALL, Record, decode, encode
 
 # Frames under way at once to one peer. Well below any high_water, so that the socket refuses a frame only
 # when the connection itself has stalled.
@@ -177,12 +177,16 @@ class Channel:
         self.told = 0
         self.ack_now = self.received > 0
 
-    def forget_sent(self) -> int:
+    def forget_sent(self) -> dict[str, int]:
         """The other side has lost its end: start numbering anew, keep what was never sent.
 
-        Returns how many frames had been under way; whether they took effect is unknown.
+        Returns, by topic, how many messages had been under way; whether they took effect is unknown.
         """
-        lost = len(self._flying)
+        lost: dict[str, int] = {}
+        for _, frame in self._flying:
+            for record in _records(frame)[0]:
+                if record[0] == PUBLISH:
+                    lost[record[1]] = lost.get(record[1], 0) + len(record[3])
         kept = [_records(frame) for _, frame in self._waiting]
         pending, size = self._pending, self.pending_size
         self.number = self.acked = self.received = self.told = self.unacked_in = self.bytes = 0

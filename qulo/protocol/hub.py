@@ -13,14 +13,15 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from qulo.errors import BadVersion, Denied, Disconnected, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.calls import Asker, Calls
 from qulo.protocol.channel import Channel
-from qulo.protocol.ports import Counters, Limits, Note, SystemHandler, Upstream
+from qulo.protocol.ports import Counters, Limits, Note, Request, SystemHandler, Upstream
 from qulo.protocol.router import Router
 from qulo.protocol.session import Life, Listener, Session, Subscription
 from qulo.protocol.wire import Record
@@ -46,6 +47,15 @@ INSTANCE_BYTES = 8
 
 # The code of an answer to a frame from somebody who has no session here: say HELLO (again).
 NO_SESSION = "no-session"
+
+
+class _Connection(NamedTuple):
+    """Where a frame came from."""
+
+    listener: Listener
+    route: bytes
+    user: str
+    address: str
 
 
 class Hub:
@@ -106,7 +116,7 @@ class Hub:
         try:
             number, ack, records = wire.decode(data)
             if session is None or (records and records[0][:1] == [wire.HELLO]):
-                self._greet(listener, route, user, address, records, now)
+                self._greet(_Connection(listener, route, user, address), records, now)
                 return
             self._heard(session, now)
             if session.channel.acknowledged(ack):
@@ -152,6 +162,7 @@ class Hub:
 
     def flush(self) -> bool:
         """Turn what this turn decided into frames; True when another turn should follow soon."""
+        self.router.close_bundle()
         dirty, self._dirty = self._dirty, {}
         again = False
         for session in dirty:
@@ -197,25 +208,23 @@ class Hub:
 
     # -- sessions
 
-    def _greet(
-        self, listener: Listener, route: bytes, user: str, address: str, records: list[Record], now: float
-    ) -> None:
+    def _greet(self, where: _Connection, records: list[Record], now: float) -> None:
         if not records or wire.check(records[0], "up") != wire.HELLO:
             self.counters.bad_frames += not records or records[0][0] != wire.BEAT
-            self._refuse(listener, route, NO_SESSION, "say HELLO first")
+            self._refuse(where.listener, where.route, NO_SESSION, "say HELLO first")
             return
         _, version, instance, name, kind, token, epoch, received, info = records[0]
         try:
             self._check_hello(version, instance, name, kind)
             session = self.sessions.get(instance)
-            resumed = session is not None and self._may_resume(session, user, token, epoch)
+            resumed = session is not None and self._may_resume(session, where.user, token, epoch)
         except QuloError as error:
-            self._note("warning", f"refused {name[:64]!r} from {address}: {error}")
-            self._refuse(listener, route, error.code, str(error))
+            self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
+            self._refuse(where.listener, where.route, error.code, str(error))
             return
         if session is None:
-            session = self._new_session(listener, instance, user, name, kind, now)
-        self._attach(session, listener, route, user, address, info, now)
+            session = self._new_session(where, instance, name, kind, now)
+        self._attach(session, where, info, now)
         if resumed:
             session.channel.rewind(received)
         self._welcome(session, resumed)
@@ -233,13 +242,11 @@ class Hub:
             raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
         return True
 
-    def _new_session(
-        self, listener: Listener, instance: bytes, user: str, name: str, kind: str, now: float
-    ) -> Session:
+    def _new_session(self, where: _Connection, instance: bytes, name: str, kind: str, now: float) -> Session:
         token = self._make_token()
         channel = Channel(self.limits.link_buffer)
         session = Session(
-            instance, token, _principal(user), name, kind, listener, None, channel, heard=now, since=now
+            instance, token, _principal(where.user), name, kind, where.listener, None, channel, heard=now, since=now
         )
         channel.mark = partial(self._dirty_later, session)
         self.sessions[instance] = session
@@ -249,26 +256,16 @@ class Hub:
     def _dirty_later(self, session: Session) -> None:
         self._dirty[session] = None
 
-    def _attach(
-        self,
-        session: Session,
-        listener: Listener,
-        route: bytes,
-        user: str,
-        address: str,
-        info: dict[str, Any],
-        now: float,
-    ) -> None:
+    def _attach(self, session: Session, where: _Connection, info: dict[str, Any], now: float) -> None:
         """The session continues on this route."""
-        for attached in (session, listener.routes.get(route)):
+        for attached in (session, where.listener.routes.get(where.route)):
             if attached is not None:
                 self._detach(attached)
-        session.listener, session.route = listener, route
-        session.user, session.address = user, address
+        session.listener, session.route, session.user, session.address = where
         session.info = {str(k)[:32]: v for k, v in list(info.items())[:16] if isinstance(v, (str, int))}
-        listener.routes[route] = session
+        where.listener.routes[where.route] = session
         self._heard(session, now)
-        self._note("info", f"{session.kind} {session.name} ({address}) is connected")
+        self._note("info", f"{session.kind} {session.name} ({where.address}) is connected")
 
     def _detach(self, session: Session) -> None:
         if session.route is not None:
@@ -292,8 +289,10 @@ class Hub:
         publish = session.listener.publish
         self._send_now(
             session,
-            [wire.WELCOME, wire.VERSION, self.epoch, session.token, resumed]
-            + [session.channel.received, publish, limits, info],
+            [
+                *(wire.WELCOME, wire.VERSION, self.epoch, session.token, resumed),
+                *(session.channel.received, publish, limits, info),
+            ],
         )
         self._dirty[session] = None
 
@@ -348,7 +347,7 @@ class Hub:
         self._tied.pop(session.tied or "", None)
         session.tied = user
         self._tied[user] = session
-        self.router.frames.append((listener, wire.encode_own(token, [[wire.TIED]])))
+        self.router.own(session, [wire.TIED])
         return True
 
     # -- frames of a session
@@ -441,7 +440,7 @@ class Hub:
         direct, own = self.router.pulse(session, time)
         self._send_now(session, direct[0])
         if session.tied:
-            self.router.frames.append((session.listener, wire.encode_own(session.token, own)))
+            self.router.own(session, own[0])
         if self.blocked:
             self._measure(now)
 
@@ -552,7 +551,8 @@ class Hub:
             self.confirm(session, sid)
 
     def _request(self, session: Session, record: Record, now: float) -> None:
-        _, rid, topic, ttl, many, kind, body = record
+        rid, topic = record[1], record[2]
+        request = Request._make(record[2:])
         session.calls += 1
         try:
             topics.check_topic(topic)
@@ -564,18 +564,18 @@ class Hub:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return
         if topic in self.system and (self.upstream is None or topic.startswith("$qulo.local.")):
-            self._answer_system(session, rid, topic, kind, body)
+            self._answer_system(session, rid, request)
         elif self._decides(topic):
-            self.calls.request(session, rid, topic, ttl, many, kind, body, now)
+            self.calls.request(session, rid, request, now)
         elif self.upstream is not None and self.upstream.connected:
-            self.upstream.request(session, rid, topic, ttl, many, kind, body)
+            self.upstream.request(session, rid, request)
         else:
             session.answer(rid, Disconnected.code, wire.RAW, b"this agent has no connection to its master")
 
-    def _answer_system(self, session: Session, rid: int, topic: str, kind: int, body: bytes) -> None:
+    def _answer_system(self, session: Session, rid: int, request: Request) -> None:
         try:
-            argument = wire.unpack_value(body) if kind == wire.PACKED else {}
-            answer = wire.pack(self.system[topic](argument if isinstance(argument, dict) else {}))
+            argument = wire.unpack_value(request.body) if request.kind == wire.PACKED else {}
+            answer = wire.pack(self.system[request.topic](argument if isinstance(argument, dict) else {}))
         except (ValueError, TypeError, KeyError) as error:
             session.answer(rid, ProtocolError.code, wire.RAW, f"bad argument: {error}".encode())
             return
@@ -636,6 +636,17 @@ class Hub:
         self.calls.retire(session, sid)
         self._deny(session, sid, error)
 
+    def adopt(self, limits: Limits) -> None:
+        """Take over those of the new limits that need no new socket or session."""
+        kept = replace(
+            self.limits,
+            max_subscriptions=limits.max_subscriptions,
+            max_pending=limits.max_pending,
+            session_timeout=limits.session_timeout,
+            slow_after=limits.slow_after,
+        )
+        self.limits = self.router.limits = self.calls.limits = kept
+
     # -- small things
 
     def _decides(self, topic: str) -> bool:
@@ -656,9 +667,7 @@ class Hub:
         if now - then < SAMPLE:
             return
         counts = {t.name: t.messages for t in self.router.window.topics.values()}
-        self.rates = {
-            name: (count - before.get(name, 0)) / (now - then) for name, count in counts.items() if then
-        }
+        self.rates = {name: (count - before.get(name, 0)) / (now - then) for name, count in counts.items() if then}
         self._sampled = (now, counts)
 
 

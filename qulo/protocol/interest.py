@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from qulo.protocol import topics
-
 T = TypeVar("T")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from qulo.errors import ProtocolError, QuloError, from_wire
 from qulo.protocol import topics, wire
@@ -48,12 +48,15 @@ PHASES: dict[tuple[Phase, str], Phase] = {
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """The session is up. `publish` is the PUB's port (0: beside the ipc path); `lost` frames have an unknown fate."""
+    """The session is up. `publish` is the PUB's port (0: beside the ipc path).
+
+    `lost`: by topic, messages that an earlier hub had been given and never acknowledged; their fate is unknown.
+    """
 
     publish: int
     token: bytes
     resumed: bool
-    lost: int
+    lost: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,8 @@ class Rejected:
     error: QuloError
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+# These three come once per message of a busy program; a NamedTuple costs a third of a frozen dataclass.
+class Work(NamedTuple):
     """Messages for a group member."""
 
     sid: int
@@ -89,8 +92,7 @@ class Work:
     bodies: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request for a responder; answer it with `reply`."""
 
     rid: int
@@ -101,8 +103,7 @@ class Call:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer, or with a code an error, to one of our requests."""
 
     rid: int
@@ -153,7 +154,6 @@ class Registration:
 class Route:
     """Which live trackers a topic goes to."""
 
-    topic: str
     trackers: list[Tracker]
     weight: int  # how many of them PUB serves: the hub counts a frame once for each
 
@@ -186,7 +186,7 @@ class Link:
         self._registered: dict[int, Registration] = {}
         self._token: bytes | None = None
         self._prefixes: dict[int, list[bytes]] = {}
-        self._routes: dict[bytes, Route] = {}
+        self._routes: dict[str, Route] = {}
         self._items: list[tuple[Tracker, Item]] = []
         self._events: list[Event] = []
         self._fresh: list[Item] = []  # what one tracker just released
@@ -396,44 +396,49 @@ class Link:
     def pub_received(self, data: bytes) -> None:
         """A frame from the SUB. Raises ProtocolError."""
         end = data.find(b"\0") + 1
-        key = data[:end]
-        route = self._routes.get(key)
-        if route is None:
-            if key.startswith(b"$qulo.s."):
-                self._own(data, end)
-                return
-            route = self._find_route(key)
-        self._reached += route.weight
-        self._run_received(route, wire.decode_run(data, end))
-
-    def _run_received(self, route: Route, run: tuple[int, int, int, bytes, int, list[bytes]]) -> None:
-        epoch, seq, prev, origin, kind, bodies = run
-        if epoch != self.epoch:
+        if data.startswith(b"$qulo.s."):
+            self._own(data, end)
             return
-        item = (route.topic, kind, bodies, origin, seq)
-        fresh = self._fresh
-        for tracker in route.trackers:
-            if tracker.take(prev, item, fresh):
-                self._ask_repair(tracker)
-            if fresh:
-                self._items.append((tracker, fresh[0]))
-                fresh.clear()
+        runs = self._bundle(data, end)
+        # All runs of a frame match the same subscriptions; the hub counts a frame once for each on PUB.
+        self._reached += self._route_of(runs[0][0]).weight
+        self._runs_received(runs)
 
-    def _find_route(self, key: bytes) -> Route:
+    def _bundle(self, data: bytes, end: int) -> list[wire.Run]:
+        epoch, runs = wire.decode_bundle(data, end)
+        if epoch != self.epoch:
+            raise ProtocolError("a frame of another epoch")
+        return runs
+
+    def _runs_received(self, runs: list[wire.Run]) -> None:
+        fresh, items = self._fresh, self._items
         try:
-            topic = topics.check_topic(key[key[:1] == b"." : -1].decode())
-        except (UnicodeDecodeError, QuloError):
-            raise ProtocolError("a frame on PUB begins with a topic") from None
-        trackers = [t for t in self.trackers.values() if self._serves(t, topic)]
-        route = Route(topic, trackers, sum(t.sid in self._prefixes for t in trackers))
+            for topic, seq, prev, origin, kind, bodies in runs:
+                item = (topic, kind, bodies, origin, seq)
+                for tracker in (self._routes.get(topic) or self._route_of(topic)).trackers:
+                    if tracker.take(prev, item, fresh):
+                        self._ask_repair(tracker)
+                    if fresh:
+                        items.append((tracker, fresh.pop()))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ProtocolError(f"not a run: {error}") from None
+
+    def _route_of(self, topic: str) -> Route:
+        route = self._routes.get(topic)
+        if route is not None:
+            return route
+        try:
+            topics.check_topic(topic)
+        except (QuloError, TypeError):
+            raise ProtocolError("a run begins with a topic") from None
+        trackers = [
+            t for t in self.trackers.values() if t.state is not State.ASKED and topics.matches(t.pattern, topic)
+        ]
+        route = Route(trackers, sum(t.sid in self._prefixes for t in trackers))
         if len(self._routes) >= ROUTES:
             self._routes.clear()
-        self._routes[key] = route
+        self._routes[topic] = route
         return route
-
-    @staticmethod
-    def _serves(tracker: Tracker, topic: str) -> bool:
-        return tracker.state is not State.ASKED and topics.matches(tracker.pattern, topic)
 
     def _release(self, tracker: Tracker) -> None:
         self._items += [(tracker, item) for item in self._fresh]
@@ -489,7 +494,7 @@ class Link:
         self.high_water = _number(limits, "high_water", self.high_water)
         self.heartbeat = _number(limits, "heartbeat", int(self.heartbeat * 1000)) / 1000
         self.channel.limit = min(self.channel.limit, _number(limits, "link_buffer", self.channel.limit))
-        lost = 0
+        lost: dict[str, int] = {}
         if resumed:
             self.channel.rewind(received)
         else:
@@ -540,18 +545,17 @@ class Link:
 
     def _run_direct(self, record: Record) -> None:
         _, sid, data = record
-        end = data.find(b"\0") + 1
-        key = data[:end]
-        route = self._routes.get(key) or self._find_route(key)
-        run = wire.decode_run(data, end)
+        runs = self._bundle(data, data.find(b"\0") + 1)
         if not sid:
-            self._run_received(route, run)
+            self._runs_received(runs)
             return
         tracker = self.trackers.get(sid)
-        if tracker is not None:
-            _, seq, _, origin, kind, bodies = run
-            tracker.repair((route.topic, kind, bodies, origin, seq), self._fresh)
-            self._release(tracker)
+        if tracker is None:
+            return
+        for topic, seq, _, origin, kind, bodies in runs:
+            if topics.matches(tracker.pattern, topic):  # others' runs can share a frame that is sent again
+                tracker.repair((topic, kind, bodies, origin, seq), self._fresh)
+        self._release(tracker)
 
     def _repaired(self, record: Record) -> None:
         _, sid, at, count, first, last = record
@@ -570,13 +574,13 @@ class Link:
 
     def _work(self, record: Record) -> None:
         wire.check_bodies(record[3], record[4])
-        self._events.append(Work(*record[1:]))
+        self._events.append(Work._make(record[1:]))
 
     def _call(self, record: Record) -> None:
-        self._events.append(Call(*record[1:]))
+        self._events.append(Call._make(record[1:]))
 
     def _answer(self, record: Record) -> None:
-        self._events.append(Answer(*record[1:]))
+        self._events.append(Answer._make(record[1:]))
 
     def _asked(self, record: Record) -> None:
         self._events.append(Asked(*record[1:]))

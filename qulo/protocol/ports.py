@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from qulo.protocol.session import Session
 
@@ -35,6 +35,16 @@ class Note:
     text: str
 
 
+class Request(NamedTuple):
+    """What is asked: `ttl` in ms is what is left of the asker's patience; `many` asks every responder."""
+
+    topic: str
+    ttl: int
+    many: bool
+    kind: int
+    body: bytes
+
+
 class Upstream(Protocol):
     """The way from an agent's hub to its master, as the hub sees it. `relay.Relay` is the one implementation."""
 
@@ -60,9 +70,7 @@ class Upstream(Protocol):
     def leave(self, session: Session, sid: int) -> None:
         """Take `join` or `respond` back."""
 
-    def request(
-        self, session: Session, rid: int, topic: str, ttl: int, many: bool, kind: int, body: bytes
-    ) -> None:
+    def request(self, session: Session, rid: int, request: Request) -> None:
         """Ask the master; the answer comes through `Session.answer`."""
 
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:

@@ -15,12 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qulo.errors import Disconnected, QuloError
+from qulo.errors import Disconnected, NoResponders, QuloError
 from qulo.protocol import link as events
-from qulo.protocol import topics, wire
+from qulo.protocol import ports, wire
 from qulo.protocol.hub import Hub
 from qulo.protocol.link import Event, Link, Phase
-from qulo.protocol.ports import Note
 from qulo.protocol.session import Session
 from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
 
@@ -59,7 +58,7 @@ class Relay:
         self._sids: dict[int, tuple[Session, int]] = {}  # our sid above → session and sid below
         self._above: dict[tuple[Session, int], int] = {}
         self._requests: dict[int, Request] = {}
-        self._lost: dict[str, None] = {}
+        self._lost: dict[str, str] = {}  # pattern → reason
         self._published: dict[str, int] = {}  # by topic, the highest number from above that went below
         self.dropped = 0
 
@@ -79,7 +78,7 @@ class Relay:
         """Forward a run; what does not fit is dropped and remembered."""
         if self.link.room < sum(map(len, bodies)):
             self.dropped += len(bodies)
-            self._lost[topic if len(self._lost) < LOST_TOPICS else ">"] = None
+            self.lost(topic, "overflow")
             return
         self.link.publish_run(topic, kind, bodies)
 
@@ -125,14 +124,12 @@ class Relay:
             del self._sids[above]
             self.link.close(above)
 
-    def request(
-        self, session: Session, rid: int, topic: str, ttl: int, many: bool, kind: int, body: bytes
-    ) -> None:
+    def request(self, session: Session, rid: int, request: ports.Request) -> None:
         """See ports.Upstream."""
-        if self.link.room < len(body):
+        if self.link.room < len(request.body):
             session.answer(rid, Disconnected.code, wire.RAW, b"the way to the master is full")
             return
-        self._requests[self.link.request(topic, ttl, many, kind, body)] = Request(session, rid, 1)
+        self._requests[self.link.request(*request)] = Request(session, rid, 1)
 
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """See ports.Upstream."""
@@ -140,14 +137,14 @@ class Relay:
 
     def lost(self, pattern: str, reason: str) -> None:
         """See ports.Upstream."""
-        self._lost[pattern if len(self._lost) < LOST_TOPICS else ">"] = None
+        self._lost[pattern if len(self._lost) < LOST_TOPICS else ">"] = reason
 
     # -- what the driver calls
 
-    def turn(self, happened: list[Event], items: list[tuple[Tracker, Item]], now: float) -> list[Note]:
+    def turn(self, happened: list[Event], items: list[tuple[Tracker, Item]], now: float) -> list[ports.Note]:
         """Carry what the link gave into the hub, and tell above what was lost; returns what to log."""
         hub = self._hub()
-        notes: list[Note] = []
+        notes: list[ports.Note] = []
         for event in happened:
             handler = _HANDLERS.get(type(event))
             if handler is not None:
@@ -156,15 +153,17 @@ class Relay:
         for _, item in items:
             if isinstance(item, Gap):
                 hub.pass_gap(item.pattern, item.epoch, item.first, item.last, item.reason)
-                notes.append(Note("warning", f"gap from above on {item.pattern}: {item.reason}"))
+                notes.append(ports.Note("warning", f"gap from above on {item.pattern}: {item.reason}"))
             elif self._is_news(item) and item[3] != own:
                 hub.publish_from_above(item[0], item[1], item[2], own, now)
         if self._lost and self.connected and self.link.room > 0:
-            for pattern in self._lost:
-                self.link.lost(pattern, "overflow")
-            notes.append(Note("error", f"{self.dropped} messages for the master were dropped: its buffer was full"))
+            for pattern, reason in self._lost.items():
+                self.link.lost(pattern, reason)
             self._lost.clear()
-            self.dropped = 0
+            if self.dropped:
+                text = f"{self.dropped} messages for the master were dropped: its buffer was full (link_buffer)"
+                notes.append(ports.Note("error", text))
+                self.dropped = 0
         return notes
 
     def _is_news(self, run: Run) -> bool:
@@ -198,7 +197,7 @@ class Relay:
 
     # -- events from above
 
-    def _ready(self, hub: Hub, event: events.Ready, now: float) -> list[Note] | None:
+    def _ready(self, hub: Hub, event: events.Ready, now: float) -> list[ports.Note] | None:
         tracker = self.link.trackers.get(event.sid)
         if tracker is None:
             if event.sid in self._sids:
@@ -211,7 +210,7 @@ class Relay:
         hub.upstream_ready(tracker.pattern)
         return None
 
-    def _rejected(self, hub: Hub, event: events.Rejected, now: float) -> list[Note]:
+    def _rejected(self, hub: Hub, event: events.Rejected, now: float) -> list[ports.Note]:
         where = self._sids.pop(event.sid, None)
         if where is not None:
             del self._above[where]
@@ -220,28 +219,32 @@ class Relay:
             if want.tracker.sid == event.sid:
                 del self._wants[pattern]
                 hub.upstream_refused(pattern, event.error)
-        return [Note("warning", f"the master refused a subscription: {event.error}")]
+        return [ports.Note("warning", f"the master refused a subscription: {event.error}")]
 
-    def _work(self, hub: Hub, event: events.Work, now: float) -> list[Note] | None:
+    def _work(self, hub: Hub, event: events.Work, now: float) -> list[ports.Note] | None:
         where = self._sids.get(event.sid)
         if where is None:
-            return [Note("error", f"{len(event.bodies)} messages on {event.topic} came for a member that has left")]
+            return [
+                ports.Note("error", f"{len(event.bodies)} messages on {event.topic} came for a member that has left")
+            ]
         session, sid = where
         size = sum(map(len, event.bodies)) + wire.BODY_OVERHEAD * len(event.bodies)
         record = [wire.WORK, sid, event.topic, event.kind, event.bodies]
         session.channel.add(record, size + wire.RECORD_OVERHEAD + 4 * len(event.topic))
         return None
 
-    def _call(self, hub: Hub, event: events.Call, now: float) -> list[Note] | None:
+    def _call(self, hub: Hub, event: events.Call, now: float) -> list[ports.Note] | None:
         session, sid = self._sids.get(event.sid, (None, 0))
         responder = session.responders.get(sid) if session is not None else None
         if responder is None:
-            self.link.reply(event.rid, "responder-lost", wire.RAW, b"the responder has left")
+            text = f"the responder of {event.topic} has just left".encode()
+            self.link.reply(event.rid, NoResponders.code, wire.RAW, text)  # it never saw the request
             return None
-        hub.calls.ask(self, event.rid, responder, event.topic, event.ttl, event.kind, event.body, now)
+        request = ports.Request(event.topic, event.ttl, False, event.kind, event.body)
+        hub.calls.ask(self, event.rid, responder, request, now)
         return None
 
-    def _answer(self, hub: Hub, event: events.Answer, now: float) -> list[Note] | None:
+    def _answer(self, hub: Hub, event: events.Answer, now: float) -> list[ports.Note] | None:
         request = self._requests.get(event.rid)
         if request is None:
             return None
@@ -251,7 +254,7 @@ class Relay:
         request.session.answer(request.rid, event.code, event.kind, event.body)
         return None
 
-    def _asked(self, hub: Hub, event: events.Asked, now: float) -> list[Note] | None:
+    def _asked(self, hub: Hub, event: events.Asked, now: float) -> list[ports.Note] | None:
         request = self._requests.get(event.rid)
         if request is not None:
             request.answers += event.responders - 1
@@ -259,14 +262,16 @@ class Relay:
             request.session.channel.add([wire.ASKED, request.rid, event.responders], wire.RECORD_OVERHEAD)
         return None
 
-    def _welcomed(self, hub: Hub, event: events.Welcomed, now: float) -> list[Note]:
+    def _welcomed(self, hub: Hub, event: events.Welcomed, now: float) -> list[ports.Note]:
         name = self.link.hub.get("name", "?")
-        notes = [Note("info", f"connected to master {name}")]
+        notes = [ports.Note("info", f"connected to master {name}")]
         if not event.resumed:
             self._published.clear()
         if event.lost:
-            notes.append(Note("error", f"the master restarted: {event.lost} frames had not been acknowledged"))
-            self._lost[">"] = None
+            count = sum(event.lost.values())
+            notes.append(ports.Note("error", f"the master restarted: {count} messages had not been acknowledged"))
+            for topic in event.lost:
+                self.lost(topic, "restart")
         return notes
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-
+from dataclasses import dataclass
 from typing import TypeVar
 
 from qulo.errors import Denied, Overloaded
@@ -19,7 +19,7 @@ from qulo.protocol.groups import Group
 from qulo.protocol.interest import Interest, PatternIndex
 from qulo.protocol.ports import Counters, Limits, Note
 from qulo.protocol.session import Life, Listener, Repair, Session, Subscription
-from qulo.protocol.window import Topic, Window
+from qulo.protocol.window import Frame, Topic, Window
 
 # Bytes of repair runs handed to one session per turn of the loop, so that a repair never starves live traffic.
 REPAIR_BUDGET = 512 * 1024
@@ -28,7 +28,20 @@ REPAIR_BUDGET = 512 * 1024
 HYSTERESIS = 8
 
 
+# What a run costs in a bundle beside its bodies: a topic, two numbers, an origin, msgpack headers.
+RUN_OVERHEAD = 64
+
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who gets the runs of the topics that the same interests match."""
+
+    interests: tuple[Interest, ...]
+    listeners: tuple[Listener, ...]
+    direct: tuple[Session, ...]
+    key: bytes
 
 
 class Router:
@@ -48,6 +61,12 @@ class Router:
         self._index: PatternIndex[dict[bool, Interest]] = PatternIndex()
         self._groups: PatternIndex[dict[str, Group]] = PatternIndex()
         self._generation = 0
+        self._routes: dict[tuple[Interest, ...], Route] = {}
+        self._routes_of = -1  # the generation that they are of
+        self._open: Route | None = None  # the route of the bundle that is being filled
+        self._runs: list[tuple[str, int, int, bytes, int, list[bytes]]] = []
+        self._frame = Frame()
+        self._size = 0
         self.decides_groups: Callable[[str], bool] = lambda topic: True
 
     # -- publishing
@@ -64,48 +83,81 @@ class Router:
         first = self.seq + 1
         end = self.seq = topic.last = self.seq + count
         topic.messages += count
-        if topic.interests:
-            frame = wire.encode_run(topic.key, self.epoch, first, prev, origin, kind, bodies)
-            for interest in topic.interests:
-                interest.count += count
-                interest.frames += 1
-            self.window.add(topic, first, end, frame)
-            for listener in topic.listeners:
-                self.frames.append((listener, frame))
-            self.budget -= 1
-            for session in topic.direct:
-                self._send_direct(session, frame)
-        else:
+        route = topic.route
+        if route is None:
             topic.gone = end
-        for group in topic.groups:
-            self._work(group, name, kind, bodies)
+        else:
+            if route is not self._open or self._size > wire.BATCH:
+                self.close_bundle()
+                self._open = route
+            frame = self._frame
+            self._runs.append((name, first, prev, origin, kind, bodies))
+            frame.topics.append(topic)
+            topic.runs.append((first, end, frame))
+            self._size += RUN_OVERHEAD + count * (wire.BODY_OVERHEAD + len(bodies[0]))
+            for interest in route.interests:
+                interest.count += count
+        if topic.groups:
+            for group in topic.groups:
+                self._work(group, name, kind, bodies)
+
+    def close_bundle(self) -> None:
+        """Make the open runs one frame and send it. Whoever adds to `frames` calls this first."""
+        route = self._open
+        if route is None:
+            return
+        frame, self._frame = self._frame, Frame()
+        frame.data = data = wire.encode_bundle(route.key, self.epoch, self._runs)
+        self._open, self._runs, self._size = None, [], 0
+        self.window.add(frame)
+        for interest in route.interests:
+            interest.frames += 1
+        for listener in route.listeners:
+            self.frames.append((listener, data))
+        self.budget -= 1
+        for session in route.direct:
+            self._send_direct(session, data)
 
     def add_topic(self, name: str) -> Topic:
         """Begin to know a topic; raises BadTopic."""
         topics.check_topic(name)
         floor = self.window.floor
-        topic = Topic(name, topics.key(name), topics.is_local(name), last=floor, gone=floor)
+        topic = Topic(name, topics.is_local(name), last=floor, gone=floor)
         self.window.topics[name] = topic
         self.window.forget_topics()
         return topic
 
     def _route(self, topic: Topic) -> None:
         """Work out who gets what is published on `topic`, until interest changes again."""
-        interests = [
+        interests = tuple(
             interest
             for by_locality in self._index.match(topic.name)
             for interest in by_locality.values()
             if interest.local or not topic.local
-        ]
-        topic.interests = tuple(interests)
-        topic.listeners = tuple({listener: None for i in interests for listener in i.on_pub})
-        topic.direct = tuple({session: None for i in interests for session in i.direct})
+        )
+        topic.route = self._find_route(interests) if interests else None
         topic.groups = ()
         if self.decides_groups(topic.name):
-            topic.groups = tuple(
-                group for by_name in self._groups.match(topic.name) for group in by_name.values()
-            )
+            topic.groups = tuple(group for by_name in self._groups.match(topic.name) for group in by_name.values())
         topic.generation = self._generation
+
+    def _find_route(self, interests: tuple[Interest, ...]) -> Route:
+        """The one route for these interests: runs on topics that share it can share a frame."""
+        if self._routes_of != self._generation:
+            self._routes.clear()
+            self._routes_of = self._generation
+        route = self._routes.get(interests)
+        if route is None:
+            # Each prefix is a prefix of the topic's key, so that all are prefixes of the longest.
+            prefixes = [topics.prefix(interest.pattern) or b"" for interest in interests if interest.on_pub]
+            longest = max(prefixes, key=len, default=b"")
+            route = self._routes[interests] = Route(
+                interests,
+                tuple({listener: None for i in interests for listener in i.on_pub}),
+                tuple({session: None for i in interests for session in i.direct}),
+                longest if longest[-1:] == b"\0" else longest + b"\0",
+            )
+        return route
 
     def _send_direct(self, session: Session, frame: bytes) -> None:
         size = len(frame) + wire.RECORD_OVERHEAD
@@ -122,7 +174,10 @@ class Router:
         if dropped:
             self.counters.dropped += dropped
             self._note(
-                Note("error", f"group {group.name} on {group.pattern}: {dropped} messages dropped, every member is full")
+                Note(
+                    "error",
+                    f"group {group.name} on {group.pattern}: {dropped} messages dropped, every member is full",
+                )
             )
         if group.crowded:
             self.budget = 0
@@ -160,6 +215,7 @@ class Router:
             subscription.prefixes = {prefix}
             self._tell(session, [wire.GRANTED, subscription.sid, [prefix]])
             return
+        self.close_bundle()
         direct = subscription.interest.direct
         direct[session] = direct.get(session, 0) + 1
         subscription.path = "router"
@@ -179,13 +235,17 @@ class Router:
 
     def _begin_pub(self, subscription: Subscription) -> None:
         session, interest = subscription.session, subscription.interest
+        self.close_bundle()
         interest.on_pub[session.listener] = interest.on_pub.get(session.listener, 0) + 1
         subscription.path = "pub"
         subscription.base = interest.frames
         self._generation += 1
-        self.frames.append(
-            (session.listener, wire.encode_own(session.token, [self._ready(subscription)]))
-        )
+        self.own(session, self._ready(subscription))
+
+    def own(self, session: Session, record: wire.Record) -> None:
+        """Send a record on the session's own PUB channel, after everything that was published before."""
+        self.close_bundle()
+        self.frames.append((session.listener, wire.encode_own(session.token, [record])))
 
     def _ready(self, subscription: Subscription) -> wire.Record:
         return [wire.READY, subscription.sid, self.seq, subscription.interest.count]
@@ -210,6 +270,7 @@ class Router:
 
     def _stop(self, subscription: Subscription) -> None:
         """Serve it no more, but keep it: what it misses stays in the window."""
+        self.close_bundle()
         session, interest = subscription.session, subscription.interest
         if subscription.path == "pub":
             session.closed_frames += interest.frames - subscription.base
@@ -270,12 +331,13 @@ class Router:
     def repair(self, subscription: Subscription, verified: int, newer: dict[str, int]) -> None:
         """Queue what a subscription missed; `send_repairs` sends it, within a budget, from the next turn on."""
         interest = subscription.interest
+        self.close_bundle()
         missed = self.window.missed(self._topics_of(interest), verified, newer)
         self.counters.repairs += 1
         subscription.session.repairs.append(
             Repair(
                 subscription,
-                deque(frame for _, _, frame in missed.runs),
+                deque(frame.data for frame in missed.frames),
                 self.seq,
                 interest.count,
                 missed.first,
@@ -320,9 +382,7 @@ class Router:
             for subscription in session.subscriptions.values():
                 if topics.overlap(subscription.pattern, pattern):
                     self.counters.gaps += 1
-                    self._tell(
-                        session, [wire.GAP, subscription.sid, pattern, epoch, first, last, reason]
-                    )
+                    self._tell(session, [wire.GAP, subscription.sid, pattern, epoch, first, last, reason])
 
     # -- lag
 
@@ -368,6 +428,7 @@ class Router:
 
     def pulse(self, session: Session, echo: int) -> tuple[list[wire.Record], list[wire.Record]]:
         """The heartbeat for one session: (records for ROUTER, records for its own PUB channel)."""
+        self.close_bundle()
         sent: dict[int, int] = {}
         direct: list[int] = []
         for sid, subscription in session.subscriptions.items():
@@ -402,5 +463,3 @@ def _decrement(counts: dict[K, int], key: K) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
-
-

@@ -63,7 +63,7 @@ def is_system(topic: str) -> bool:
 
 def is_local(topic: str) -> bool:
     """Is this a topic or pattern in `local.>`, which never leaves the host?"""
-    return topic.partition(".")[0] == LOCAL
+    return topic.startswith("local.") or topic == LOCAL
 
 
 def matches(pattern: str, topic: str) -> bool:
@@ -79,12 +79,12 @@ def matches(pattern: str, topic: str) -> bool:
             return False
     elif len(have) != len(want):
         return False
-    return all(w == h or w == "*" for w, h in zip(want, have, strict=False))
+    return all(w in (h, "*") for w, h in zip(want, have, strict=False))
 
 
 def overlap(a: str, b: str) -> bool:
     """Is there a topic that both patterns match?"""
-    if a[0] == "$" and b[0] in "*>" or b[0] == "$" and a[0] in "*>":
+    if (a[0] == "$" and b[0] in "*>") or (b[0] == "$" and a[0] in "*>"):
         return False
     one, two = a.split("."), b.split(".")
     for x, y in zip(one, two, strict=False):

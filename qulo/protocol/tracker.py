@@ -128,8 +128,7 @@ class Tracker:
             return True
         self.last[topic] = end
         self.count += len(run[2])
-        if end > self.newest:
-            self.newest = end
+        self.newest = max(self.newest, end)
         out.append(run)
         return False
 

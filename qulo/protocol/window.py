@@ -1,4 +1,4 @@
-"""The replay window: the last runs a hub published, bounded in bytes and indexed by topic.
+"""The replay window: the last frames a hub published, bounded in bytes and indexed by topic.
 
 It answers one question: what did a subscriber of this pattern, who has everything up to `verified` and a few
 newer numbers by topic, miss; and what of it is gone. It never keeps more than `limit` bytes, and a topic whose
@@ -15,10 +15,19 @@ from typing import Any
 # Topics with nothing in the window are forgotten beyond this many: about 300 bytes each.
 MAX_TOPICS = 50_000
 
-# What an entry costs beside its bytes: a tuple, two ints, two deque slots.
+# What one run's entry costs beside the frame: a tuple, two ints, two deque slots.
 ENTRY_OVERHEAD = 160
 
-Run = tuple[int, int, bytes]  # first number, last number, PUB frame
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One PUB frame; `data` is set when the bundle is closed."""
+
+    topics: list[Topic] = field(default_factory=list)  # of its runs, in order
+    data: bytes = b""
+
+
+Entry = tuple[int, int, Frame]  # first number, last number, where
 
 
 @dataclass(slots=True, eq=False)
@@ -26,24 +35,21 @@ class Topic:
     """What a hub knows of one topic. The cached routing is valid while `generation` is the hub's."""
 
     name: str
-    key: bytes
     local: bool
     last: int  # number of the last message on it
     gone: int = 0  # highest number that is not in the window (any more)
-    runs: deque[Run] = field(default_factory=deque)
+    runs: deque[Entry] = field(default_factory=deque)
     messages: int = 0
     generation: int = -1
-    interests: tuple[Any, ...] = ()
-    listeners: tuple[Any, ...] = ()
-    direct: tuple[Any, ...] = ()
+    route: Any = None  # the router's
     groups: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What a subscriber missed: the runs that are still there, and the span of numbers that is not."""
+    """What a subscriber missed: the frames that are still there, and the span of numbers that is not."""
 
-    runs: list[Run]
+    frames: list[Frame]
     first: int | None
     last: int | None
 
@@ -56,17 +62,17 @@ class Window:
         self.size = 0
         self.topics: dict[str, Topic] = {}
         self.floor = 0  # highest number of any topic that was forgotten
-        self._order: deque[Topic] = deque()  # one entry per run, oldest first
+        self._order: deque[Frame] = deque()  # oldest first
 
-    def add(self, topic: Topic, first: int, last: int, frame: bytes) -> None:
-        """Keep a run; the oldest ones make room."""
-        topic.runs.append((first, last, frame))
-        self._order.append(topic)
-        self.size += len(frame) + ENTRY_OVERHEAD
+    def add(self, frame: Frame) -> None:
+        """Keep a frame whose runs were entered at their topics; the oldest ones make room."""
+        self._order.append(frame)
+        self.size += len(frame.data) + ENTRY_OVERHEAD * len(frame.topics)
         while self.size > self.limit:
             oldest = self._order.popleft()
-            _, oldest.gone, data = oldest.runs.popleft()
-            self.size -= len(data) + ENTRY_OVERHEAD
+            self.size -= len(oldest.data) + ENTRY_OVERHEAD * len(oldest.topics)
+            for topic in oldest.topics:
+                topic.gone = max(topic.gone, topic.runs.popleft()[1])
 
     def forget_topics(self) -> None:
         """Keep the number of topics bounded: those with no run in the window go, oldest first."""
@@ -81,7 +87,7 @@ class Window:
 
     def missed(self, topics: Iterable[Topic], verified: int, newer: Mapping[str, int]) -> Missed:
         """What a subscriber of `topics` lacks who has all up to `verified` and, by topic, up to `newer`."""
-        runs: list[Run] = []
+        frames: dict[Frame, int] = {}
         first = last = None
         if self.floor > verified:
             first, last = verified + 1, self.floor
@@ -91,6 +97,7 @@ class Window:
                 first = have + 1 if first is None else min(first, have + 1)
                 last = topic.gone if last is None else max(last, topic.gone)
             if topic.last > have:
-                runs.extend(run for run in topic.runs if run[1] > have)
-        runs.sort()
-        return Missed(runs, first, last)
+                for start, end, frame in topic.runs:
+                    if end > have:
+                        frames[frame] = min(start, frames.get(frame, start))
+        return Missed(sorted(frames, key=frames.__getitem__), first, last)

@@ -4,16 +4,19 @@ A frame on DEALER/ROUTER is one msgpack array, `[number, ack, [record, ...]]`. `
 frames from 1 in each direction and is 0 on frames that are not kept for resending; `ack` is the highest number
 received so far. A record is `[verb, field, ...]`; VERBS says which fields each verb has.
 
-A frame on PUB is `key \\0 msgpack`: for messages `key` comes from `topics.key` and the rest is a run,
-`[epoch, seq, prev, origin, kind, [body, ...]]`; for one session's own channel `key` is `session_key(token)`
-and the rest is `[record, ...]`.
+A frame on PUB is `key \\0 msgpack`. For messages the rest is a bundle, `[epoch, [run, ...]]`, a run being
+`[topic, seq, prev, origin, kind, [body, ...]]`; `key` is the longest prefix that all subscriptions matching its
+runs have in common (one topic, or `a.b.` of a subscription to `a.b.>`), so that PUB's filter works on it. For one
+session's own channel `key` is `session_key(token)` and the rest is `[record, ...]`.
 
 This module never looks inside a body, and never trusts a frame: what does not fit raises ProtocolError.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import msgpack
@@ -35,6 +38,10 @@ BATCH: Final = 60_000
 # record whose last field is one body, and only their head is decoded: a bomb of 1 MB of empty arrays costs 61 MB.
 SMALL: Final = 65_536
 _HEAD = 4096  # topic (255) + token fields + msgpack headers fit many times over
+_LENGTHS = {
+    b"\xc5": 2,
+    b"\xc6": 4,
+}  # bin 16 (a body just below SMALL has that) and bin 32: bytes of their length
 
 # What one body costs beyond its bytes: its msgpack header (5), and a run's or record's own fields.
 BODY_OVERHEAD: Final = 5
@@ -179,8 +186,9 @@ VERBS: Final[dict[int, Verb]] = {
     ASKED: Verb("asked", "down", (("rid", _INT), ("responders", _INT))),
 }
 
+# Per verb: direction and every allowed tuple of the record's types. One lookup checks a record.
 _SHAPES = {
-    number: (verb.direction, len(verb.fields) + 1, tuple(types for _, types in verb.fields))
+    number: (verb.direction, frozenset((int, *types) for types in product(*(t for _, t in verb.fields))))
     for number, verb in VERBS.items()
 }
 _ONLY_BYTES = {bytes}
@@ -205,7 +213,7 @@ def decode(data: bytes) -> tuple[int, int, list[Record]]:
         number, ack, records = frame
     except ProtocolError:
         raise
-    except Exception as error:  # msgpack raises several families, ValueError for a wrong count is ours
+    except Exception as error:  # noqa: BLE001 - msgpack raises several families
         raise ProtocolError(f"not a frame: {type(error).__name__}") from None
     if type(number) is not int or type(ack) is not int or type(records) is not list or number < 0:
         raise ProtocolError("not a frame: wrong types")
@@ -229,9 +237,10 @@ def _unpack_large(data: bytes) -> Any:
     at = reader.tell()
     in_list = data[at : at + 1] == b"\x91"
     at += in_list
-    if data[at : at + 1] != b"\xc6" or int.from_bytes(data[at + 1 : at + 5], "big") != len(data) - at - 5:
+    start = at + 1 + _LENGTHS.get(data[at : at + 1], 0)
+    if start == at + 1 or int.from_bytes(data[at + 1 : start], "big") != len(data) - start:
         raise ProtocolError(f"a frame over {SMALL} bytes must end in one body")
-    body = data[at + 5 :]
+    body = data[start:]
     record.append([body] if in_list else body)
     return number, ack, [record]
 
@@ -240,12 +249,12 @@ def check(record: Any, direction: str) -> int:
     """Hold a record against its row of the table and return its verb; raises ProtocolError."""
     if type(record) is not list or not record or type(record[0]) is not int:
         raise ProtocolError("a record is a list that starts with a verb")
-    shape = _SHAPES.get(record[0])
-    if shape is None or shape[0] != direction:
-        raise ProtocolError(f"unknown verb {record[0]}")
-    if len(record) != shape[1] or any(type(v) not in t for v, t in zip(record[1:], shape[2], strict=True)):
-        raise ProtocolError(f"wrong fields for {VERBS[record[0]].name}")
     verb: int = record[0]
+    shape = _SHAPES.get(verb)
+    if shape is None or shape[0] != direction:
+        raise ProtocolError(f"unknown verb {verb}")
+    if tuple(map(type, record)) not in shape[1]:
+        raise ProtocolError(f"wrong fields for {VERBS[verb].name}")
     return verb
 
 
@@ -257,23 +266,26 @@ def check_bodies(kind: Any, bodies: Any) -> None:
         raise ProtocolError("a run has one or more bodies, all of them bytes")
 
 
-def encode_run(
-    key: bytes, epoch: int, seq: int, prev: int, origin: bytes, kind: int, bodies: list[bytes]
-) -> bytes:
-    """One PUB frame: the run of messages seq … seq + len(bodies) - 1 on the topic that `key` stands for."""
-    data: bytes = key + pack((epoch, seq, prev, origin, kind, bodies))
+Run = list[Any]  # [topic, seq, prev, origin, kind, [body, …]]
+
+
+def encode_bundle(key: bytes, epoch: int, runs: Sequence[Any]) -> bytes:
+    """One PUB frame: consecutive runs that the same subscriptions match. `key` is what PUB filters by."""
+    data: bytes = key + pack((epoch, runs))
     return data
 
 
-def decode_run(data: bytes, start: int) -> tuple[int, int, int, bytes, int, list[bytes]]:
-    """(epoch, seq, prev, origin, kind, bodies) of a PUB frame whose key ended before `start`; raises ProtocolError."""
+def decode_bundle(data: bytes, start: int) -> tuple[int, list[Run]]:
+    """(epoch, runs) of a PUB frame whose key ended before `start`; raises ProtocolError."""
     try:
-        epoch, seq, prev, origin, kind, bodies = msgpack.unpackb(data[start:])
-    except Exception as error:
-        raise ProtocolError(f"not a run: {type(error).__name__}") from None
-    if type(seq) is not int or type(prev) is not int or type(bodies) is not list or not bodies:
-        raise ProtocolError("not a run: wrong types")
-    return epoch, seq, prev, origin, kind, bodies
+        epoch, runs = msgpack.unpackb(data[start:])
+        if type(runs) is not list or not runs:
+            raise ProtocolError("not a bundle: runs are a list")
+    except ProtocolError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in decode
+        raise ProtocolError(f"not a bundle: {type(error).__name__}") from None
+    return epoch, runs
 
 
 def session_key(token: bytes) -> bytes:
@@ -291,7 +303,7 @@ def decode_own(data: bytes, start: int) -> list[Record]:
     """The records of a session's own PUB frame; raises ProtocolError."""
     try:
         records = msgpack.unpackb(data[start:])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - as in decode
         raise ProtocolError(f"not a frame: {type(error).__name__}") from None
     if type(records) is not list:
         raise ProtocolError("not a frame: records are a list")
@@ -304,5 +316,5 @@ def unpack_value(body: bytes) -> Any:
         raise ValueError("too large for an argument")
     try:
         return msgpack.unpackb(body)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - as in decode
         raise ValueError(f"not msgpack: {type(error).__name__}") from None

@@ -38,9 +38,7 @@ except PermissionError as error:
     assert done.stdout == f"PID {toy.pid()} belongs to somebody else: not permitted to stop it\n"
 
 
-def test_waiting_is_bounded(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_waiting_is_bounded(toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(commands, "_STOP_BOUND", 0.1)
     toy.run()
     pid = toy.pid()

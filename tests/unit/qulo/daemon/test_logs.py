@@ -62,9 +62,7 @@ def record(message: str, *args: object, error: bool = False) -> logging.LogRecor
 
 def test_a_text_line_has_the_time_in_utc_and_cannot_be_forged() -> None:
     text = logs._Text().format(record("from %s", "peer\n2026-01-01T00:00:00Z INFO all is well\x1b[2J"))
-    assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ERROR qulo\.x: from peer\\n2026.*\\x1b\[2J", text
-    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ERROR qulo\.x: from peer\\n2026.*\\x1b\[2J", text)
 
 
 def test_a_traceback_is_indented_so_that_it_cannot_look_like_lines() -> None:
@@ -117,9 +115,7 @@ def test_a_syslog_that_went_away_is_said_once_in_the_log(place: Path) -> None:
         )
     found = [line.split(" ", 2)[2] for line in lines(place)]
     assert sorted(found)[1:] == ["test: one", "test: two"]
-    assert found[0 if found[0].startswith("qulo") else 1].startswith(
-        f"qulo.daemon.logs: cannot log to {place}/dev-log"
-    )
+    assert found[0 if found[0].startswith("qulo") else 1].startswith(f"qulo.daemon.logs: cannot log to {place}/dev-log")
 
 
 def test_a_log_file_that_is_a_directory_gets_the_programs_name(place: Path) -> None:

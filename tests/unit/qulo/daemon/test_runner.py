@@ -74,9 +74,7 @@ def test_of_twenty_starts_at_once_one_wins_and_the_others_name_it(toy: Toy) -> N
     assert toy.run("-s", "status")[1].startswith(f"qmaster: running, PID {pid}\n  listen: tcp://")
 
 
-@pytest.mark.parametrize(
-    "stale", ["4194303\n", f"{os.getpid()}\n", "1\n", "", "not a number, and much longer\n"]
-)
+@pytest.mark.parametrize("stale", ["4194303\n", f"{os.getpid()}\n", "1\n", "", "not a number, and much longer\n"])
 def test_whatever_an_unlocked_pid_file_says_it_does_not_stop_a_start(toy: Toy, stale: str) -> None:
     toy.pid_file.parent.mkdir()
     toy.pid_file.write_text(stale)
@@ -305,9 +303,7 @@ def test_an_exception_while_running_is_logged_and_the_exit_code_is_1(toy: Toy) -
         process.send_signal(signal.SIGUSR2)
         assert process.wait(10) == 1
         line = syslog.recv(4096).decode()
-    assert line.startswith(
-        f"<26>qmaster[{process.pid}]: qulo.daemon.runner: qmaster died: RuntimeError: a bug\\nwith"
-    )
+    assert line.startswith(f"<26>qmaster[{process.pid}]: qulo.daemon.runner: qmaster died: RuntimeError: a bug\\nwith")
     assert "Traceback" not in line
     assert "\n  Traceback (most recent call last):\n" in toy.log()
     assert process.communicate()[1] == ""

@@ -1,0 +1,642 @@
+"""The blocking front: `qulo.sync.connect()` gives a Bus with the verbs of `qulo.client.Bus`, for threads.
+
+    with qulo.sync.connect() as bus:
+        bus.publish("sensors.kitchen", {"t": 21.5})
+        for msg in bus.subscribe("sensors.>"): ...
+
+The client runs on one private thread with an event loop. Everything that has an order goes through one outbox
+to that loop: publishes are only appended there, and the loop is woken once per batch, not once per message.
+Handlers run in worker threads, so they may block, and use the Bus. Any thread may use a Bus.
+
+It must never wait without an end: every call has a deadline, and Ctrl-C ends any wait. (Iterating over a
+subscription waits for messages as long as there are none; `next` has a timeout.)
+
+Forks: a Bus belongs to the process that made it. In a forked child every call raises UsageError at once, and
+the parent's connection is not disturbed; connect anew in the child. Forking while no Bus is open is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from qulo import client
+from qulo.client import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Handler, Message, decode_body, encode_body
+from qulo.errors import DeadlineExceeded, Disconnected, UsageError
+from qulo.protocol.tracker import Gap
+from qulo.protocol.wire import BODY_OVERHEAD
+
+__all__ = ["Bus", "Responder", "Subscription", "connect"]
+
+log = logging.getLogger("qulo")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Bytes of messages in the outbox before `publish` blocks: some milliseconds of work for the loop. What the
+# loop has taken from it, at most as much again, waits for the hub's credit.
+OUTBOX = 1024 * 1024
+
+# Seconds that `publish` waits for room: with no hub and full buffers for so long, the program has to decide.
+PUBLISH_TIMEOUT = 30.0
+
+# Requests that one Bus's responders work on at once, one thread each; handlers mostly wait for other things.
+WORKERS = 16
+
+# Seconds on top of a call's own deadline. The loop keeps that by itself and says more; this is for a loop
+# that does not come to it, because publishes before the call still wait for the hub.
+GRACE = 0.25
+
+
+class _Call:
+    """A coroutine to be run by the loop for a thread that waits for `result`."""
+
+    __slots__ = ("_make", "_task", "result")
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._make = make
+        self._task: asyncio.Task[Any] | None = None
+        self.result: Future[Any] = Future()
+
+    def start(self) -> None:
+        """In the loop."""
+        if self.result.set_running_or_notify_cancel():
+            self._task = asyncio.get_running_loop().create_task(self._make())
+            self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self.result.set_exception(Disconnected("the bus was closed"))
+        elif (error := task.exception()) is not None:
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(task.result())
+
+    def fail(self) -> None:
+        """The loop has ended: nobody else will answer."""
+        if not self.result.done():
+            self.result.set_exception(Disconnected("the bus was closed"))
+
+    def abandon(self) -> None:
+        """In the loop: nobody waits any more."""
+        if self._task is not None:
+            self._task.cancel()
+        elif not self.result.done():
+            self.result.cancel()
+
+
+_Publish = tuple[str, int, bytes]  # topic, kind, body
+
+
+class _Outbox:
+    """What threads hand to the loop, in order. The loop is woken only if it waits; publishes are bounded."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._entries: list[_Publish | _Call] = []
+        self._calls: set[_Call] = set()  # not answered yet
+        self._size = 0
+        self._asleep = True
+        self._ended = False
+        self._room = threading.Condition(threading.Lock())
+
+    def publish(self, entry: _Publish, timeout: float | None) -> None:
+        """Append, when there is room; raises DeadlineExceeded when there is none in time."""
+        with self._room:
+            if self._size >= OUTBOX and not self._room.wait_for(self._has_room, timeout):
+                raise DeadlineExceeded(
+                    f"no room for another message within {timeout:g} s; this one was not sent"
+                )
+            self._check()
+            self._size += len(entry[2]) + BODY_OVERHEAD
+            self._append(entry)
+
+    def call(self, call: _Call, *, ordered: bool) -> None:
+        """Append a call, or with `ordered` False only see to it that it is answered; its thread waits."""
+        with self._room:
+            self._check()
+            self._calls.add(call)
+            if ordered:
+                self._append(call)
+        call.result.add_done_callback(lambda _result: self._calls.discard(call))
+
+    def _append(self, entry: _Publish | _Call) -> None:
+        self._entries.append(entry)
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+
+    def take(self) -> list[_Publish | _Call]:
+        """Everything, for the loop. When there is nothing, the next entry wakes it."""
+        with self._room:
+            taken, self._entries = self._entries, []
+            self._asleep = not taken
+            self._size = 0
+            self._room.notify_all()
+        return taken
+
+    def end(self) -> None:
+        """The loop takes nothing any more: whoever waits is told."""
+        with self._room:
+            self._ended = True
+            self._room.notify_all()
+        for call in tuple(self._calls):
+            call.fail()
+
+    def _has_room(self) -> bool:
+        return self._size < OUTBOX or self._ended
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Disconnected("the bus is closed")
+
+
+class _Workers(Executor):
+    """Up to WORKERS threads for handlers that may block, made when they are needed."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0  # calls submitted and not finished
+        self._lock = threading.Lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn` in a worker."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._busy += 1
+            if self._busy > len(self._threads) < WORKERS:
+                self._threads.append(_thread(self._run, f"qulo worker {len(self._threads) + 1}"))
+        self._work.put(partial(self._carry_out, future, partial(fn, *args, **kwargs)))
+        return future
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _carry_out(self, future: Future[T], work: Callable[[], T]) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is the asker's
+                future.set_exception(error)
+        with self._lock:
+            self._busy -= 1
+
+    def end(self, deadline: float) -> None:
+        """Let the handlers under way finish until `deadline` (monotonic)."""
+        for _ in self._threads:
+            self._work.put(None)
+        _join(self._threads, deadline)
+
+
+def _thread(run: Callable[[], None], name: str) -> threading.Thread:
+    # A daemon: a handler that never returns must not keep the program from ending.
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(threads: list[threading.Thread], deadline: float) -> None:
+    for thread in threads:
+        if thread is threading.current_thread():  # closed from inside a handler
+            continue
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            log.warning("%s still runs its handler; it was left behind", thread.name)
+
+
+class _Source(client.Subscription):
+    """The loop's side of a Subscription: hands over everything that has come at once, encoded as it came."""
+
+    async def wait(self, timeout: float | None) -> list[Any]:
+        """What has come, as soon as there is something; nothing when it is closed, or after `timeout`."""
+        if not (self._queue or self._closed):
+            try:
+                await asyncio.wait_for(self._readable.wait(), timeout)
+            except TimeoutError:
+                return []
+        return self.take()
+
+    def take(self) -> list[Any]:
+        """What has come."""
+        taken = list(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        if not self._closed:
+            self._readable.clear()
+        return taken
+
+
+class _Registered:
+    """What `subscribe` and `respond` return: confirmed by the hub; `close` it, or use it in a `with`."""
+
+    def __init__(self, bus: Bus, registered: client.Registered) -> None:
+        self._bus = bus
+        self._registered = registered
+        self.topic = registered.topic
+
+    def close(self) -> None:
+        """End it; messages already received can still be read."""
+        self._bus._do(self._registered.close, CLOSE_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Responder(_Registered):
+    """Answers requests on a topic until it is closed."""
+
+
+class Subscription(_Registered):
+    """A subscription: iterate over it, or give it a handler.
+
+    Yields Message, and Gap where something was missed. Several threads may read from one; each message goes
+    to one of them.
+    """
+
+    _registered: _Source
+
+    def __init__(self, bus: Bus, source: _Source, handler: Handler | None) -> None:
+        super().__init__(bus, source)
+        self.group = source.group
+        self._runs: deque[Any] = deque()  # as they came: (topic, kind, bodies) or Gap
+        self._items: deque[Message | Gap] = deque()  # decoded
+        self._reading = threading.Lock()
+        self._thread: threading.Thread | None = None
+        if handler is not None:
+            self._thread = _thread(partial(self._work, handler), f"qulo handler of {self.topic}")
+
+    @property
+    def gaps(self) -> int:
+        """How many gaps there were."""
+        return self._registered.gaps
+
+    def __iter__(self) -> Iterator[Message | Gap]:
+        while (item := self._next(None)) is not None:
+            yield item
+
+    def next(self, timeout: float | None = None) -> Message | Gap:
+        """The next message or gap; raises DeadlineExceeded after `timeout` s, Disconnected when closed."""
+        item = self._next(timeout)
+        if item is None:
+            raise Disconnected("the subscription is closed")
+        return item
+
+    def close(self) -> None:
+        """End the subscription; a handler is given what has already come."""
+        super().close()
+        self._join(time.monotonic() + CLOSE_TIMEOUT)
+
+    def _join(self, deadline: float) -> None:
+        if self._thread is not None:
+            _join([self._thread], deadline)
+
+    def _next(self, timeout: float | None) -> Message | Gap | None:
+        """None: closed, and everything was read."""
+        started = time.monotonic()
+        if not self._reading.acquire(timeout=-1 if timeout is None else timeout):
+            raise self._nothing(timeout)
+        try:
+            left = None if timeout is None else timeout - (time.monotonic() - started)
+            if not self._items and not self._refill(left):
+                if not self._registered._closed:
+                    raise self._nothing(timeout)
+                return None
+            return self._items.popleft()
+        finally:
+            self._reading.release()
+
+    def _nothing(self, timeout: float | None) -> DeadlineExceeded:
+        return DeadlineExceeded(f"nothing came on {self.topic} within {timeout or 0:g} s")
+
+    def _refill(self, timeout: float | None) -> bool:
+        """Decode the next run; fetch all that has come from the loop when there is none here."""
+        while not self._items:
+            if not self._runs and not self._fetch(timeout):
+                return False
+            run = self._runs.popleft()
+            if type(run) is Gap:
+                self._items.append(run)
+            else:
+                topic, kind, bodies = run
+                self._items.extend([decode_body(topic, kind, body) for body in bodies])
+        return True
+
+    def _fetch(self, timeout: float | None) -> bool:
+        source = self._registered
+        if not self._bus._open:
+            self._runs.extend(source.take())
+        else:
+            self._bus._do(partial(self._hand_over, timeout), timeout, ordered=False)
+        return bool(self._runs)
+
+    async def _hand_over(self, timeout: float | None) -> None:
+        # Not as the call's result: that would be lost when its thread is interrupted just now.
+        self._runs.extend(await self._registered.wait(timeout))
+
+    def _work(self, handler: Handler) -> None:
+        for item in self:
+            if isinstance(item, Gap):
+                self._registered._tell_gap(item)
+                continue
+            try:
+                handler(item)
+            except Exception:
+                log.exception("the handler of %s failed", self.topic)
+
+
+def _blocking(
+    verb: Callable[Concatenate[client.Bus, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Bus, P], T]:
+    """The client's coroutine `verb` as a blocking method, with its arguments, deadline and docstring."""
+    signature = inspect.signature(verb)
+
+    @wraps(verb)
+    def call(self: Bus, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = signature.bind(self._bus, *args, **kwargs)
+        bound.apply_defaults()
+        result: T = self._do(lambda: verb(self._bus, *args, **kwargs), bound.arguments["timeout"])
+        return result
+
+    return call
+
+
+class Bus:
+    """A program's connection to its hub. Made, and connected, by `connect`; close it, or use it in a `with`.
+
+    A Bus left open is closed when the program ends. `on_state`, given to connect, is called in the private
+    thread: it must not block, and cannot use the Bus.
+    """
+
+    def __init__(self, bus: client.Bus) -> None:
+        self._bus = bus
+        self._pid = os.getpid()
+        self._open = False
+        self._outbox = _Outbox(self._wake)
+        self._workers = _Workers()
+        self._subscriptions: list[Subscription] = []
+        self._started: Future[None] = Future()
+        self._stop = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = _thread(self._live, "qulo")
+        try:
+            self._started.result()  # bounded by the client's own connect timeout
+        except BaseException:
+            self._end()
+            raise
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let handlers finish and the hub acknowledge what was published (bounded), then disconnect."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        atexit.unregister(self.close)
+        self._do(self._take_no_more, CLOSE_TIMEOUT, ordered=False)
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        for subscription in self._subscriptions:
+            subscription._join(deadline)
+        self._workers.end(deadline)
+        try:
+            self._do(self._nothing, CLOSE_TIMEOUT)  # whatever was published before is with the client then
+        except DeadlineExceeded:
+            log.warning("closed with messages that no hub took")
+        self._open = False
+        self._end()
+
+    def _end(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(2 * CLOSE_TIMEOUT)  # the client's own bound, and some
+
+    @property
+    def connected(self) -> bool:
+        """Is there a session with the hub now?"""
+        return self._open and self._bus.connected
+
+    @property
+    def url(self) -> str:
+        """The address in use, or tried last."""
+        return self._bus.url
+
+    # -- the verbs
+
+    request = _blocking(client.Bus.request)
+    flush = _blocking(client.Bus.flush)
+
+    def publish(
+        self,
+        topic: str,
+        body: Any,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = PUBLISH_TIMEOUT,
+    ) -> None:
+        """Publish to whoever subscribes now. Returns at once, or when a full outbox has room again.
+
+        Raises BadTopic, BadBody or TooLarge before anything is sent, DeadlineExceeded when there is no room
+        within `timeout` seconds. `flush` tells when the hub has it.
+        """
+        if not self._open or os.getpid() != self._pid:
+            self._check()
+        kind, data = encode_body(body, headers)
+        if topic not in self._bus._topics:
+            self._bus._check_topic(topic)
+        self._bus._check_size(data)
+        self._outbox.publish((topic, kind, data), timeout)
+
+    def subscribe(
+        self,
+        topic: str,
+        handler: Handler | None = None,
+        *,
+        group: str | None = None,
+        on_gap: Callable[[Gap], Any] | None = None,
+    ) -> Subscription:
+        """Subscribe to a topic or pattern (`*` one token, `>` the rest); the hub has confirmed it on return.
+
+        Iterate over the result, or call its `next`. With a `handler` messages go to that, in order, in a
+        thread of their own; gaps go to `on_gap` there. In a `group` each message goes to one member.
+        """
+        _check_handler(handler)
+        source = _Source(self._bus, topic, None, group, on_gap)
+        self._do(source._open, CONNECT_TIMEOUT)
+        subscription = Subscription(self, source, handler)
+        self._subscriptions = [each for each in self._subscriptions if not each._registered._closed]
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def respond(self, topic: str, handler: Handler) -> Responder:
+        """Answer requests with what `handler(msg)` returns; an exception reaches the caller.
+
+        The handler is called in worker threads, several at once. The hub has confirmed it on return.
+        """
+        _check_handler(handler)
+
+        async def answer(message: Message) -> Any:
+            return await asyncio.wrap_future(self._workers.submit(handler, message))
+
+        responder = client.Responder(self._bus, topic, answer)
+        self._do(responder._open, CONNECT_TIMEOUT)
+        return Responder(self, responder)
+
+    def request_many(
+        self, topic: str, body: Any = None, *, timeout: float = 1.0, count: int | None = None
+    ) -> Iterator[Any]:
+        """Ask every responder; iterate over the bodies of their answers, as they come.
+
+        Ends after `timeout` seconds, after `count` answers, or when all have answered. A responder's error is
+        raised, unless there were answers before it. Raises NoResponders when there is nobody.
+        """
+        answers: Any = self._bus.request_many(topic, body, timeout=timeout, count=count)
+        end = object()
+
+        async def one() -> Any:
+            return await anext(answers, end)
+
+        try:
+            while (answer := self._do(one, timeout)) is not end:
+                yield answer
+        finally:
+            if self._open:
+                self._do(answers.aclose, timeout)
+
+    # -- the private thread
+
+    def _live(self) -> None:
+        """The thread's whole life."""
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._run())
+        finally:
+            self._outbox.end()
+
+    async def _run(self) -> None:
+        opening = asyncio.create_task(self._bus.open())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():  # interrupted
+            opening.cancel()
+            await asyncio.wait({opening})
+            await self._bus.close()
+            return
+        if (error := opening.exception()) is not None:
+            stopping.cancel()
+            self._started.set_exception(error)
+            return
+        self._open = True
+        self._started.set_result(None)
+        pump = asyncio.create_task(self._pump())
+        await stopping
+        pump.cancel()
+        await self._bus.close()
+
+    async def _pump(self) -> None:
+        """Give the client what threads put into the outbox, in order."""
+        link, driver = self._bus._link, self._bus._driver
+        while True:
+            entries = self._outbox.take()
+            for entry in entries:
+                if type(entry) is _Call:
+                    entry.start()
+                elif link.publish(*entry):  # type: ignore[misc]
+                    driver.send()
+                    if link.room <= 0:
+                        await self._bus._room()
+            if entries:
+                driver.send()
+                await asyncio.sleep(0)  # the calls that were started, and the sockets, come first
+            else:
+                await self._filled.wait()
+                self._filled.clear()
+
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._filled.set)
+
+    async def _take_no_more(self) -> None:
+        """End what brings work for handlers; they still finish what has come."""
+        handled = {id(each._registered) for each in self._subscriptions if each._thread is not None}
+        for registered in list(self._bus._registered.values()):
+            if isinstance(registered, client.Responder) or id(registered) in handled:
+                await registered.close()
+
+    async def _nothing(self) -> None:
+        """What is waited for when only the order matters."""
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise UsageError("this Bus belongs to the process that was forked: connect anew in the child")
+        if not self._open:
+            raise Disconnected("the bus is closed")
+        if threading.current_thread() is self._thread:
+            raise UsageError("on_state cannot use the Bus: its thread would wait for itself")
+
+    def _do(
+        self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None, *, ordered: bool = True
+    ) -> Any:
+        """Run a coroutine in the loop, `ordered` after everything published before; returns its result.
+
+        Raises DeadlineExceeded when the loop has none `timeout` and GRACE seconds later.
+        """
+        self._check()
+        call = _Call(make)
+        self._outbox.call(call, ordered=ordered)
+        try:
+            if not ordered:
+                self._loop.call_soon_threadsafe(call.start)
+            return call.result.result(None if timeout is None else timeout + GRACE)
+        except BaseException as error:  # a deadline, or Ctrl-C while waiting
+            if call.result.done() or self._loop.is_closed():
+                raise
+            self._loop.call_soon_threadsafe(call.abandon)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"the hub did not get to it within {timeout:g} s") from None
+            raise
+
+
+def _check_handler(handler: Handler | None) -> None:
+    if inspect.iscoroutinefunction(handler):
+        raise UsageError("the blocking Bus calls plain functions; for coroutines use qulo.connect")
+
+
+def _connecting(make: Callable[P, client.Bus]) -> Callable[P, Bus]:
+    """`connect` of the client, with its arguments, for here."""
+
+    @wraps(make)
+    def connect(*args: P.args, **kwargs: P.kwargs) -> Bus:
+        return Bus(make(*args, **kwargs))
+
+    connect.__doc__ = (make.__doc__ or "").replace(
+        "A Bus, to be entered with `async with`.", "A Bus that is connected: close it, or use it in a `with`."
+    )
+    return connect
+
+
+connect = _connecting(client.connect)
