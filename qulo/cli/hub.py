@@ -16,9 +16,7 @@ CONNECT_TIMEOUT = 2.0
 
 def connect(arguments: argparse.Namespace) -> Bus:
     """A connected Bus, to be used in a `with`. Raises EndpointError, Denied, ConfigError or UsageError."""
-    logging.basicConfig(
-        format="qulo: %(message)s"
-    )  # the client's warnings, when a connection is lost for example
+    logging.basicConfig(format="qulo: %(message)s")  # the client's warnings, when a connection is lost for example
     from qulo import sync  # noqa: PLC0415 - ZeroMQ is loaded by what talks to a hub only
 
     return sync.connect(

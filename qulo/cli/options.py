@@ -78,14 +78,14 @@ def parse(verbs: Mapping[str, Verb], argv: Sequence[str]) -> tuple[Verb, argpars
     if verb is None:
         parser.error(_unknown(found.verb, verbs))
     # Whatever was given before the verb is the default after it.
-    return verb, _verb_parser(verb).parse_args(found.arguments, argparse.Namespace(**_given(found)))
+    defaults = argparse.Namespace(**_given(found))
+    # Intermixed: options may also stand between TOPIC and BODY.
+    return verb, _verb_parser(verb).parse_intermixed_args(found.arguments, defaults)
 
 
 def _unknown(name: str, verbs: Mapping[str, Verb]) -> str:
     near = difflib.get_close_matches(name, verbs, n=1)
-    return f"there is no verb {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(verbs)}"
-    )
+    return f"there is no verb {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(verbs)}")
 
 
 def _given(found: argparse.Namespace) -> dict[str, object]:

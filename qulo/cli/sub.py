@@ -86,9 +86,7 @@ class _Screen:
         timeout = self._arguments.timeout
         while not self._done.wait(None if timeout is None else self._latest + timeout - time.monotonic()):
             if time.monotonic() - self._latest >= timeout:
-                raise DeadlineExceeded(
-                    f"nothing came on {' '.join(self._arguments.patterns)} for {timeout:g} s"
-                )
+                raise DeadlineExceeded(f"nothing came on {' '.join(self._arguments.patterns)} for {timeout:g} s")
         if self._error is not None:
             raise self._error
 

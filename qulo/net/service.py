@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from qulo.net.ids import make_epoch, make_token
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
 from qulo.protocol.hub import Hub
-from qulo.protocol.link import Event, Identity, Link
+from qulo.protocol.link import Event, Identity, Link, Phase
 from qulo.protocol.ports import Limits
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
@@ -51,7 +50,17 @@ class Service:
         self._driver: LinkDriver | None = None
 
     def _report(self, argument: dict[str, Any]) -> dict[str, Any]:
-        return report(self._server.hub, time.monotonic())
+        return report(self.hub, time.monotonic())
+
+    @property
+    def connected(self) -> bool:
+        """Is there a session with the master? Always true for a hub that is one."""
+        return self._driver is None or self._driver.link.phase is Phase.UP
+
+    @property
+    def hub(self) -> Hub:
+        """The core."""
+        return self._server.hub
 
     # -- listeners
 
@@ -100,7 +109,7 @@ class Service:
         security = None
         if settings.curve and settings.master_key is not None:
             security = Security(curve.load_public(settings.master_key), self._key("agent"))
-        hub = self._server.hub
+        hub = self.hub
         link = Link(Identity(b"", hub.name, "agent", {"version": self.version}), hub.limits)
         relay = Relay(link)
         relay.attach(hub)
@@ -145,7 +154,7 @@ class Service:
             log.error("the accepted keys stay as they were: %s", error)
         else:
             self.settings = settings
-        self._server.hub.adopt(limits_of(settings))
+        self.hub.adopt(limits_of(settings))
 
     async def close(self) -> None:
         """Close everything; every socket is closed before the context ends."""
@@ -154,8 +163,3 @@ class Service:
         self._server.flush()
         self._server.close()
         self._context.term()
-
-
-def describe(addresses: Mapping[str, str]) -> str:
-    """The addresses in one line, for the log."""
-    return ", ".join(f"{name} {address}" for name, address in addresses.items())

@@ -61,7 +61,7 @@ class Router:
         self._index: PatternIndex[dict[bool, Interest]] = PatternIndex()
         self._groups: PatternIndex[dict[str, Group]] = PatternIndex()
         self._generation = 0
-        self._routes: dict[tuple[Interest, ...], Route] = {}
+        self._routes: dict[tuple[bool, tuple[Interest, ...]], Route] = {}
         self._routes_of = -1  # the generation that they are of
         self._open: Route | None = None  # the route of the bundle that is being filled
         self._runs: list[tuple[str, int, int, bytes, int, list[bytes]]] = []
@@ -135,23 +135,27 @@ class Router:
             for interest in by_locality.values()
             if interest.local or not topic.local
         )
-        topic.route = self._find_route(interests) if interests else None
+        topic.route = self._find_route(topic.local, interests) if interests else None
         topic.groups = ()
         if self.decides_groups(topic.name):
             topic.groups = tuple(group for by_name in self._groups.match(topic.name) for group in by_name.values())
         topic.generation = self._generation
 
-    def _find_route(self, interests: tuple[Interest, ...]) -> Route:
-        """The one route for these interests: runs on topics that share it can share a frame."""
+    def _find_route(self, local: bool, interests: tuple[Interest, ...]) -> Route:
+        """The one route for these interests: runs on topics that share it can share a frame.
+
+        Local topics never share one with others, even if only local programs listen to both now: the frame may
+        be sent again, as a repair, to somebody beyond this host.
+        """
         if self._routes_of != self._generation:
             self._routes.clear()
             self._routes_of = self._generation
-        route = self._routes.get(interests)
+        route = self._routes.get((local, interests))
         if route is None:
             # Each prefix is a prefix of the topic's key, so that all are prefixes of the longest.
             prefixes = [topics.prefix(interest.pattern) or b"" for interest in interests if interest.on_pub]
             longest = max(prefixes, key=len, default=b"")
-            route = self._routes[interests] = Route(
+            route = self._routes[local, interests] = Route(
                 interests,
                 tuple({listener: None for i in interests for listener in i.on_pub}),
                 tuple({session: None for i in interests for session in i.direct}),
@@ -161,7 +165,7 @@ class Router:
 
     def _send_direct(self, session: Session, frame: bytes) -> None:
         size = len(frame) + wire.RECORD_OVERHEAD
-        if session.slow and session.channel.room < size:
+        if (session.slow or session.life is not Life.UP) and session.channel.room < size:
             session.dropped += 1  # its count tells it at the next pulse, and it asks for a repair
             self.counters.dropped += 1
             return
@@ -439,7 +443,9 @@ class Router:
                 sent[sid] = count
             elif subscription.path == "router" and session.channel.all_sent and not session.repairs:
                 direct += (sid, count)
-        session.pulse = (self.seq, sent)
+        # Agreement with the pulse before, where it had the same number, is none with what came in since.
+        before, known = session.pulse
+        session.pulse = (self.seq, sent if before < self.seq else {s: c for s, c in sent.items() if s in known})
         pairs = [number for pair in sent.items() for number in pair]
         return (
             [[wire.PULSE, echo, self.seq, 0, direct]],
@@ -455,8 +461,7 @@ class Router:
 
     @staticmethod
     def _tell(session: Session, record: wire.Record) -> None:
-        size = sum(len(field) for field in record if isinstance(field, (str, bytes)))
-        session.channel.add(record, size + wire.RECORD_OVERHEAD + wire.BODY_OVERHEAD)
+        session.channel.add(record, len(wire.pack(record)))
 
 
 def _decrement(counts: dict[K, int], key: K) -> None:

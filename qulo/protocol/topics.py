@@ -18,6 +18,7 @@ from qulo.errors import BadTopic
 MAX_TOPIC = 255  # bytes of UTF-8; fits one length byte in any index and keeps XPUB's trie shallow
 SYSTEM = "$qulo"
 LOCAL = "local"
+SESSIONS = b"$qulo.s."  # what the sessions' own PUB frames begin with
 
 # \x00 ends the topic on PUB; white space and control characters make logs and command lines ambiguous.
 _BAD = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -99,14 +100,17 @@ def prefix(pattern: str) -> bytes | None:
     """What to subscribe to on PUB so that exactly this pattern's topics come, or None if no prefix says that.
 
     PUB frames of messages begin with `key(topic)`; an exact topic and `a.b.>` can be said as a prefix of it,
-    a pattern with `*` cannot.
+    a pattern with `*` cannot. Nor can one whose prefix would bring the sessions' own frames, which begin with
+    their secret tokens.
     """
     tokens = pattern.split(".")
     if "*" in tokens:
         return None
-    if tokens[-1] == ">":
-        return (b"" if pattern[0] == "$" else b".") + pattern[:-1].encode()
-    return key(pattern)
+    if tokens[-1] != ">":
+        said = key(pattern)
+    else:
+        said = (b"" if pattern[0] == "$" else b".") + pattern[:-1].encode()
+    return None if SESSIONS.startswith(said) or said.startswith(SESSIONS) else said
 
 
 def key(topic: str) -> bytes:
