@@ -796,7 +796,8 @@ def _security(server_key: str | Path | None, key: str | Path | None) -> Security
 
 def _default_name(program: str) -> str:
     """PROGRAM-PID.HOST in the characters that names may have."""
-    text = f"{program.removesuffix('.py')}-{os.getpid()}.{socket.gethostname().partition('.')[0]}".lower()
+    stem = program.removesuffix(".py").strip("-.") or "python"
+    text = f"{stem}-{os.getpid()}.{socket.gethostname().partition('.')[0]}".lower()
     return re.sub(r"[^a-z0-9._-]", "-", text)[:64]
 
 

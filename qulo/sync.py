@@ -117,9 +117,7 @@ class _Outbox:
         """Append, when there is room; raises DeadlineExceeded when there is none in time."""
         with self._room:
             if self._size >= OUTBOX and not self._room.wait_for(self._has_room, timeout):
-                raise DeadlineExceeded(
-                    f"no room for another message within {timeout:g} s; this one was not sent"
-                )
+                raise DeadlineExceeded(f"no room for another message within {timeout:g} s; this one was not sent")
             self._check()
             self._size += len(entry[2]) + BODY_OVERHEAD
             self._append(entry)
@@ -232,9 +230,10 @@ class _Source(client.Subscription):
         return self.take()
 
     def take(self) -> list[Any]:
-        """What has come."""
-        taken = list(self._queue)
-        self._queue.clear()
+        """What has come. One by one: when the Bus is being closed, the loop may still append."""
+        taken = []
+        while self._queue:
+            taken.append(self._queue.popleft())
         self._queued = 0
         if not self._closed:
             self._readable.clear()
@@ -312,13 +311,14 @@ class Subscription(_Registered):
 
     def _next(self, timeout: float | None) -> Message | Gap | None:
         """None: closed, and everything was read."""
+        self._bus._check_process()  # before the lock: at the fork another thread may have held it
         started = time.monotonic()
         if not self._reading.acquire(timeout=-1 if timeout is None else timeout):
             raise self._nothing(timeout)
         try:
             left = None if timeout is None else timeout - (time.monotonic() - started)
             if not self._items and not self._refill(left):
-                if not self._registered._closed:
+                if self._bus._open and not self._registered._closed:
                     raise self._nothing(timeout)
                 return None
             return self._items.popleft()
@@ -342,11 +342,10 @@ class Subscription(_Registered):
         return True
 
     def _fetch(self, timeout: float | None) -> bool:
-        source = self._registered
-        if not self._bus._open:
-            self._runs.extend(source.take())
-        else:
+        try:
             self._bus._do(partial(self._hand_over, timeout), timeout, ordered=False)
+        except Disconnected:  # the Bus was closed: what had come before can still be read
+            self._runs.extend(self._registered.take())
         return bool(self._runs)
 
     async def _hand_over(self, timeout: float | None) -> None:
@@ -590,17 +589,18 @@ class Bus:
     async def _nothing(self) -> None:
         """What is waited for when only the order matters."""
 
-    def _check(self) -> None:
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise UsageError("this Bus belongs to the process that was forked: connect anew in the child")
+
+    def _check(self) -> None:
+        self._check_process()
         if not self._open:
             raise Disconnected("the bus is closed")
         if threading.current_thread() is self._thread:
             raise UsageError("on_state cannot use the Bus: its thread would wait for itself")
 
-    def _do(
-        self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None, *, ordered: bool = True
-    ) -> Any:
+    def _do(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None, *, ordered: bool = True) -> Any:
         """Run a coroutine in the loop, `ordered` after everything published before; returns its result.
 
         Raises DeadlineExceeded when the loop has none `timeout` and GRACE seconds later.

@@ -106,6 +106,7 @@ class LinkDriver:
         self._task: asyncio.Task[None] | None = None
         self._heard = self._heard_pub = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._pushed = False  # was anything sent since the DEALER was last rechecked?
 
     def start(self) -> None:
         """Dial, and keep the connection up until `close`."""
@@ -285,13 +286,15 @@ class LinkDriver:
                 self.link.channel.untake(left)
                 self._loop.call_later(self.link.heartbeat / 10, self.wake)
                 break
-        if frames:
+        if self._pushed:
+            self._pushed = False
             sockets.dealer.recheck()
 
     def _push(self, frame: bytes) -> bool:
         if self._sockets is None:
             return False
         try:
+            self._pushed = True
             self._sockets.dealer.push(frame)
         except zmq.ZMQError:
             return False  # full, or the connection is gone: the monitor or the heartbeat tells which

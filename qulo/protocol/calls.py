@@ -53,13 +53,14 @@ class Call:
 class Calls:
     """Requests under way and the responders they can go to."""
 
-    def __init__(self, limits: Limits, counters: Counters) -> None:
+    def __init__(self, limits: Limits, counters: Counters, first: int) -> None:
+        """`first` sets this hub's numbers apart: a late answer to a hub that is gone must not look like one to us."""
         self.limits = limits
         self.counters = counters
         self.pending: dict[int, Call] = {}
         self._index: PatternIndex[list[Responder]] = PatternIndex()
         self._cache: dict[str, list[Responder]] = {}
-        self._next = 0
+        self._next = first
         self._turn = 0
 
     def respond(self, session: Session, sid: int, pattern: str) -> None:
@@ -67,7 +68,8 @@ class Calls:
         topics.check_pattern(pattern)
         if topics.is_local(pattern) and not session.listener.local:
             raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
-        if len(session.responders) >= self.limits.max_subscriptions:
+        held = len(session.subscriptions) + len(session.members) + len(session.responders)
+        if held >= self.limits.max_subscriptions and sid not in session.responders:
             raise Overloaded("this peer has too many responders; the limit is max_subscriptions")
         self.retire(session, sid)
         responder = Responder(session, sid, pattern)

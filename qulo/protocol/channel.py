@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from qulo.errors import ProtocolError
-from qulo.protocol.wire import PUBLISH, SMALL, Record, decode, encode
+from qulo.protocol.wire import BODY_OVERHEAD, PUBLISH, RECORD_OVERHEAD, SMALL, Record, decode, encode
 
 # Frames under way at once to one peer. Well below any high_water, so that the socket refuses a frame only
 # when the connection itself has stalled.
@@ -98,6 +98,16 @@ class Channel:
         self.pending_size += size
         self.bytes += size
 
+    def add_run(self, head: Record, bodies: list[bytes]) -> None:
+        """Queue `[*head, bodies]`, a head that ends in topic and kind; as several where it exceeds a frame."""
+        size = sum(map(len, bodies)) + BODY_OVERHEAD * len(bodies) + RECORD_OVERHEAD + 4 * len(head[-2])
+        if size > CEILING and len(bodies) > 1:
+            half = len(bodies) // 2
+            self.add_run(head, bodies[:half])
+            self.add_run(head, bodies[half:])
+        else:
+            self.add([*head, bodies], size)
+
     def close_batch(self) -> None:
         """Make the pending records one frame."""
         if not self._pending:
@@ -176,6 +186,18 @@ class Channel:
         self._waiting, self._flying = self._flying, deque()
         self.told = 0
         self.ack_now = self.received > 0
+
+    def withdraw(self, stale: Callable[[Record], bool]) -> None:
+        """Take records back that make no sense any more; whatever of them has arrived is not undone."""
+        self.close_batch()
+        for queue in (self._flying, self._waiting):
+            for place, (number, frame) in enumerate(queue):
+                records = decode(frame)[2]
+                kept = [record for record in records if not stale(record)]
+                if len(kept) < len(records):
+                    short = encode(number, self.received, kept)
+                    self.bytes += len(short) - len(frame)
+                    queue[place] = (number, short)
 
     def forget_sent(self) -> dict[str, int]:
         """The other side has lost its end: start numbering anew, keep what was never sent.

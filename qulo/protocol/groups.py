@@ -8,7 +8,7 @@ publishers back, and only what exceeds the bound is dropped, and said so.
 from __future__ import annotations
 
 from qulo.protocol.session import Life, Session
-from qulo.protocol.wire import BODY_OVERHEAD, RECORD_OVERHEAD, WORK
+from qulo.protocol.wire import WORK
 
 # A member may hold this many times its channel's limit before work is dropped: publishers are held back from
 # half the limit on, so more than their last batches never comes.
@@ -49,8 +49,6 @@ class Group:
         share = min(len(able), len(bodies))
         for number in range(share):
             session, sid = able[(self._turn + number) % len(able)]
-            part = bodies[number::share]
-            size = sum(map(len, part)) + BODY_OVERHEAD * len(part) + RECORD_OVERHEAD + 4 * len(topic)
-            session.channel.add([WORK, sid, topic, kind, part], size)
+            session.channel.add_run([WORK, sid, topic, kind], bodies[number::share])
         self._turn += share - 1
         return 0

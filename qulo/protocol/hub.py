@@ -45,6 +45,9 @@ SAMPLE = 5.0
 
 INSTANCE_BYTES = 8
 
+# Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
+MAX_CODE = 64
+
 # The code of an answer to a frame from somebody who has no session here: say HELLO (again).
 NO_SESSION = "no-session"
 
@@ -85,7 +88,7 @@ class Hub:
         self._notes: list[Note] = []
         self.router = Router(epoch, limits, self.counters, self._notes.append)
         self.router.decides_groups = self._decides
-        self.calls = Calls(limits, self.counters)
+        self.calls = Calls(limits, self.counters, epoch)
         self._make_token = make_token
         self._by_token: dict[bytes, Session] = {}
         self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
@@ -115,7 +118,7 @@ class Hub:
             session = None  # a connection that took over a dead one's routing id is not that peer
         try:
             number, ack, records = wire.decode(data)
-            if session is None or (records and records[0][:1] == [wire.HELLO]):
+            if session is None or _begins(records, wire.HELLO):
                 self._greet(_Connection(listener, route, user, address), records, now)
                 return
             self._heard(session, now)
@@ -123,13 +126,12 @@ class Hub:
                 self._acked(session, now)
             if number == 0:
                 for record in records:
-                    if record[0] not in wire.UNNUMBERED:
+                    if wire.check(record, "up") not in wire.UNNUMBERED:
                         raise ProtocolError("this verb belongs in a numbered frame")
                     self._dispatch(session, record, now)
             else:
                 self._numbered(session, number, records, len(data), now)
-        except (ProtocolError, TypeError, IndexError) as error:
-            # TypeError and IndexError: records[0] of garbage that decodes but is not a list.
+        except ProtocolError as error:
             self._bad(listener, route, session, error)
 
     def subscription_received(self, listener: Listener, user: str, message: bytes, now: float) -> bool:
@@ -137,7 +139,7 @@ class Hub:
         if message[:1] != b"\x01":
             return False
         prefix = message[1:]
-        if prefix.startswith(b"$qulo.s."):
+        if prefix.startswith(topics.SESSIONS):
             return self._tie(listener, user, prefix)
         session = self._tied.get(user)
         if session is not None and session.tied == user and session.listener is listener:
@@ -217,6 +219,9 @@ class Hub:
         try:
             self._check_hello(version, instance, name, kind)
             session = self.sessions.get(instance)
+            if session is not None and _stillborn(session, where.user, token):
+                self.end(session, "bye", now)
+                session = None
             resumed = session is not None and self._may_resume(session, where.user, token, epoch)
         except QuloError as error:
             self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
@@ -224,6 +229,7 @@ class Hub:
             return
         if session is None:
             session = self._new_session(where, instance, name, kind, now)
+            session.claimed = token
         self._attach(session, where, info, now)
         if resumed:
             session.channel.rewind(received)
@@ -258,9 +264,12 @@ class Hub:
 
     def _attach(self, session: Session, where: _Connection, info: dict[str, Any], now: float) -> None:
         """The session continues on this route."""
-        for attached in (session, where.listener.routes.get(where.route)):
-            if attached is not None:
-                self._detach(attached)
+        other = where.listener.routes.get(where.route)
+        if other is not None and other is not session and other.user == where.user:
+            self.end(other, "bye", now)  # one connection, one session: a peer cannot heap them up
+        elif other is not None:
+            self._detach(other)
+        self._detach(session)
         session.listener, session.route, session.user, session.address = where
         session.info = {str(k)[:32]: v for k, v in list(info.items())[:16] if isinstance(v, (str, int))}
         where.listener.routes[where.route] = session
@@ -273,6 +282,8 @@ class Hub:
             session.route = None
         self._tied.pop(session.tied or "", None)
         self.router.suspend(session)
+        if session.life is not Life.DOWN:
+            session.channel.withdraw(partial(_of_connection, session))
         session.parked.clear()
         session.parked_size = 0
         self._parked.pop(session, None)
@@ -332,7 +343,7 @@ class Hub:
     def _tie(self, listener: Listener, user: str, prefix: bytes) -> bool:
         """A SUB proves by the token which session it belongs to."""
         try:
-            token = bytes.fromhex(prefix[len(b"$qulo.s.") : -1].decode())
+            token = bytes.fromhex(prefix[len(topics.SESSIONS) : -1].decode())
         except ValueError:
             token = b""
         session = self._by_token.get(token)
@@ -355,7 +366,7 @@ class Hub:
     def _numbered(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
         if self.router.budget <= 0 and not self.blocked:
             self._measure(now)
-        if session.parked or (self.blocked and any(r[:1] == [wire.PUBLISH] for r in records)):
+        if session.parked or (self.blocked and any(_begins([r], wire.PUBLISH) for r in records)):
             self._park(session, number, records, size)
             return
         self._take_in(session, number, records, size, now)
@@ -422,6 +433,8 @@ class Hub:
 
     def _dispatch(self, session: Session, record: Record, now: float) -> None:
         """The one place where a verb becomes an action."""
+        if session.life is Life.DOWN:
+            return  # what comes in one frame with BYE, behind it
         handler = HANDLERS.get(wire.check(record, "up"))
         if handler is None:
             raise ProtocolError("HELLO belongs at the start of a connection")
@@ -454,10 +467,8 @@ class Hub:
         wire.check_bodies(kind, bodies)
         if type(name) is not str:
             raise ProtocolError("a topic is a string")
-        if name not in self.router.window.topics:
+        if name not in self.router.window.topics or name[0] in "$l":
             self._check_publish(session, name)
-        elif name[0] == "l" and topics.is_local(name) and not session.listener.local:
-            raise ProtocolError("local topics are for this host's own programs")
         self.counters.runs += 1
         self.counters.messages += len(bodies)
         self.router.publish(name, kind, bodies, session.instance)
@@ -553,6 +564,7 @@ class Hub:
     def _request(self, session: Session, record: Record, now: float) -> None:
         rid, topic = record[1], record[2]
         request = Request._make(record[2:])
+        wire.check_bodies(request.kind, [request.body])
         session.calls += 1
         try:
             topics.check_topic(topic)
@@ -583,6 +595,9 @@ class Hub:
 
     def _reply(self, session: Session, record: Record, now: float) -> None:
         _, rid, code, kind, body = record
+        wire.check_bodies(kind, [body])
+        if len(code) > MAX_CODE:
+            raise ProtocolError("an answer's code is a word")
         self.calls.reply(session, rid, code, kind, body)
 
     def _lost(self, session: Session, record: Record, now: float) -> None:
@@ -673,6 +688,25 @@ class Hub:
 
 def _principal(user: str) -> str:
     return user.rpartition("#")[0]
+
+
+def _begins(records: list[Record], verb: int) -> bool:
+    """Is the first record, if it is one at all, of this verb?"""
+    return bool(records) and type(records[0]) is list and records[0][:1] == [verb]
+
+
+def _stillborn(session: Session, user: str, token: bytes | None) -> bool:
+    """Did its WELCOME get lost, so that its Link says HELLO with the same old token once more?"""
+    unused = session.tied is None and not session.channel.received and not session.channel.acked
+    return unused and token is not None and token == session.claimed and _principal(user) == session.principal
+
+
+def _of_connection(session: Session, record: Record) -> bool:
+    """Does this record die with its connection? The Link subscribes anew, and what was on its way is repaired."""
+    verb = record[0]
+    return verb in (wire.GRANTED, wire.RUN, wire.REPAIRED) or (
+        verb == wire.READY and record[1] in session.subscriptions
+    )
 
 
 def _pattern(pattern: str) -> str:

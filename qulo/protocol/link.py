@@ -147,6 +147,7 @@ class Registration:
     """A group membership or a responder: told to every new session."""
 
     record: Record
+    told: bool = False  # in this session; one that is resumed still has it
     ready: bool = False
 
 
@@ -154,8 +155,8 @@ class Registration:
 class Route:
     """Which live trackers a topic goes to."""
 
-    trackers: list[Tracker]
-    weight: int  # how many of them PUB serves: the hub counts a frame once for each
+    pub: list[Tracker]  # the hub counts a frame on PUB once for each
+    direct: list[Tracker]
 
 
 @dataclass(slots=True)
@@ -219,6 +220,7 @@ class Link:
     def disconnected(self) -> None:
         """The sockets are closed. Trackers keep what they know; READY comes again with the next session."""
         self._step("disconnected")
+        self.channel.withdraw(_of_connection)
         self._tied = False
         self._pulse = -1
         self._prefixes.clear()
@@ -257,8 +259,7 @@ class Link:
     def publish_run(self, topic: str, kind: int, bodies: list[bytes]) -> None:
         """Queue a whole run, as a relay does."""
         self._close_run()
-        size = sum(map(len, bodies)) + wire.BODY_OVERHEAD * len(bodies)
-        self.channel.add([wire.PUBLISH, topic, kind, bodies], size + wire.RECORD_OVERHEAD + 4 * len(topic))
+        self.channel.add_run([wire.PUBLISH, topic, kind], bodies)
 
     @property
     def room(self) -> int:
@@ -317,7 +318,7 @@ class Link:
 
     def reply(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """Answer a Call."""
-        self._add([wire.REPLY, rid, code, kind, body], len(body))
+        self._add([wire.REPLY, rid, code, kind, body], len(body) + 4 * len(code))
 
     def lost(self, pattern: str, reason: str) -> None:
         """Tell the hub's subscribers that messages on `pattern` could not be forwarded."""
@@ -337,7 +338,7 @@ class Link:
         self.channel.add(record, size + wire.BODY_OVERHEAD + wire.RECORD_OVERHEAD)
 
     def _register(self, sid: int, record: Record) -> None:
-        self._registered[sid] = Registration(record)
+        self._registered[sid] = Registration(record, told=self.phase is Phase.UP)
         if self.phase is Phase.UP:
             self._add(record, 4 * len(record[2]))
 
@@ -396,13 +397,13 @@ class Link:
     def pub_received(self, data: bytes) -> None:
         """A frame from the SUB. Raises ProtocolError."""
         end = data.find(b"\0") + 1
-        if data.startswith(b"$qulo.s."):
+        if data.startswith(topics.SESSIONS):
             self._own(data, end)
             return
         runs = self._bundle(data, end)
         # All runs of a frame match the same subscriptions; the hub counts a frame once for each on PUB.
-        self._reached += self._route_of(runs[0][0]).weight
-        self._runs_received(runs)
+        self._reached += len(self._route_of(runs[0][0]).pub)
+        self._runs_received(runs, direct=False)
 
     def _bundle(self, data: bytes, end: int) -> list[wire.Run]:
         epoch, runs = wire.decode_bundle(data, end)
@@ -410,12 +411,14 @@ class Link:
             raise ProtocolError("a frame of another epoch")
         return runs
 
-    def _runs_received(self, runs: list[wire.Run]) -> None:
+    def _runs_received(self, runs: list[wire.Run], direct: bool) -> None:
+        """A subscription takes from its own path only: between the two there is no order."""
         fresh, items = self._fresh, self._items
         try:
             for topic, seq, prev, origin, kind, bodies in runs:
                 item = (topic, kind, bodies, origin, seq)
-                for tracker in (self._routes.get(topic) or self._route_of(topic)).trackers:
+                route = self._routes.get(topic) or self._route_of(topic)
+                for tracker in route.direct if direct else route.pub:
                     if tracker.take(prev, item, fresh):
                         self._ask_repair(tracker)
                     if fresh:
@@ -431,10 +434,10 @@ class Link:
             topics.check_topic(topic)
         except (QuloError, TypeError):
             raise ProtocolError("a run begins with a topic") from None
-        trackers = [
-            t for t in self.trackers.values() if t.state is not State.ASKED and topics.matches(t.pattern, topic)
-        ]
-        route = Route(trackers, sum(t.sid in self._prefixes for t in trackers))
+        route = Route([], [])
+        for tracker in self.trackers.values():
+            if tracker.state is not State.ASKED and topics.matches(tracker.pattern, topic):
+                (route.pub if tracker.sid in self._prefixes else route.direct).append(tracker)
         if len(self._routes) >= ROUTES:
             self._routes.clear()
         self._routes[topic] = route
@@ -448,12 +451,12 @@ class Link:
         """A frame for this session on PUB."""
         for record in wire.decode_own(data, end):
             verb = wire.check(record, "down")
+            if not self._tied:
+                self._tied_now()  # TIED itself can be lost like any frame on PUB; what comes here proves as much
             if verb == wire.PULSE:
                 self._pub_pulse(record)
             elif verb == wire.READY:
                 self._ready(record)
-            elif verb == wire.TIED:
-                self._tied_now()
 
     def _tied_now(self) -> None:
         self._tied = True
@@ -473,7 +476,9 @@ class Link:
             tracker = self.trackers.get(sid)
             if tracker is None:
                 continue
-            if tracker.told(at, count):
+            if tracker.state is State.ASKED:
+                self._ask(tracker)  # the hub serves it already: its READY was lost on PUB
+            elif tracker.told(at, count):
                 self._ask_repair(tracker)
             agreed &= tracker.state is State.LIVE and tracker.verified >= at
         return agreed
@@ -488,6 +493,8 @@ class Link:
         _, version, epoch, token, resumed, received, publish, limits, hub = record
         if version != wire.VERSION:
             raise ProtocolError(f"the hub speaks version {version} of the protocol, not {wire.VERSION}")
+        if self.phase is not Phase.GREETING:
+            raise ProtocolError("WELCOME answers HELLO")
         self._step("welcome")
         self.hub = hub
         self.max_message = _number(limits, "max_message", self.max_message)
@@ -499,10 +506,13 @@ class Link:
             self.channel.rewind(received)
         else:
             lost = self.channel.forget_sent()
+            self.channel.withdraw(_of_session)
         self.epoch, self._token = epoch, token
         self._reached = self._echoed = 0
         for registration in self._registered.values():
-            self._add(registration.record, 4 * len(registration.record[2]))
+            if not (resumed and registration.told):
+                registration.told = True
+                self._add(registration.record, 4 * len(registration.record[2]))
         for request in self._unasked.values():
             self._add(request, len(request[6]) + 4 * len(request[2]))
         self._unasked.clear()
@@ -547,7 +557,7 @@ class Link:
         _, sid, data = record
         runs = self._bundle(data, data.find(b"\0") + 1)
         if not sid:
-            self._runs_received(runs)
+            self._runs_received(runs, direct=True)
             return
         tracker = self.trackers.get(sid)
         if tracker is None:
@@ -558,10 +568,10 @@ class Link:
         self._release(tracker)
 
     def _repaired(self, record: Record) -> None:
-        _, sid, at, count, first, last = record
+        _, sid, at, count = record
         tracker = self.trackers.get(sid)
         if tracker is not None:
-            if tracker.repaired(at, count, first, last, self._fresh):
+            if tracker.repaired(at, count, self._fresh):
                 self._ask_repair(tracker)
             self._release(tracker)
 
@@ -589,6 +599,16 @@ class Link:
 def _number(limits: dict[str, Any], name: str, default: int) -> int:
     value = limits.get(name)
     return value if type(value) is int and value > 0 else default
+
+
+def _of_connection(record: Record) -> bool:
+    """Is this said anew on every connection?"""
+    return record[0] == wire.REPAIR or (record[0] == wire.SUBSCRIBE and record[3] is None)
+
+
+def _of_session(record: Record) -> bool:
+    """Is this said anew to every session, or means nothing to another one?"""
+    return record[0] in (wire.SUBSCRIBE, wire.UNSUBSCRIBE, wire.RESPOND, wire.REPLY)
 
 
 def _out_of_place(link: Link, record: Record) -> None:

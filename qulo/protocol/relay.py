@@ -17,7 +17,9 @@ from typing import Any
 
 from qulo.errors import Disconnected, NoResponders, QuloError
 from qulo.protocol import link as events
-from qulo.protocol import ports, wire
+from qulo.protocol import ports, topics, wire
+from qulo.protocol.calls import GRACE
+from qulo.protocol.groups import HARD_BOUND
 from qulo.protocol.hub import Hub
 from qulo.protocol.link import Event, Link, Phase
 from qulo.protocol.session import Session
@@ -46,6 +48,7 @@ class Request:
     session: Session
     rid: int
     answers: int  # still to come
+    deadline: float
 
 
 class Relay:
@@ -60,6 +63,10 @@ class Relay:
         self._requests: dict[int, Request] = {}
         self._lost: dict[str, str] = {}  # pattern → reason
         self._published: dict[str, int] = {}  # by topic, the highest number from above that went below
+        self._order: list[Tracker] = []  # as the master confirmed them
+        self._first: dict[str, Tracker] = {}  # by topic, the first of those that match it
+        self._unused: dict[str, Want] = {}  # wants without users, to be closed when nobody relies on them
+        self._now = 0.0  # of the last turn
         self.dropped = 0
 
     def attach(self, hub: Hub) -> None:
@@ -88,6 +95,7 @@ class Relay:
         if want is None:
             want = self._wants[pattern] = Want(self.link.subscribe(pattern), 0, False)
         want.users += 1
+        self._unused.pop(pattern, None)
         if want.tracker.state is not State.ASKED:
             return True
         want.away = want.away or not self.connected
@@ -99,8 +107,31 @@ class Relay:
         if want is not None:
             want.users -= 1
             if not want.users:
-                del self._wants[pattern]
+                self._unused[pattern] = want
+                self._close_unused()
+
+    def _close_unused(self) -> None:
+        for pattern, want in list(self._unused.items()):
+            if self._may_close(want.tracker):
+                del self._unused[pattern], self._wants[pattern]
+                self._forget(want.tracker)
                 self.link.close(want.tracker.sid)
+
+    def _may_close(self, tracker: Tracker) -> bool:
+        """Not while it owes something to one that overlaps and leaves what both match to it (see `_is_news`)."""
+        if tracker not in self._order:
+            return True
+        for other in self._order[self._order.index(tracker) + 1 :]:
+            if topics.overlap(tracker.pattern, other.pattern):
+                ahead = [t for t, end in other.last.items() if end > self._published.get(t, 0)]
+                if tracker.state is not State.LIVE or any(topics.matches(tracker.pattern, t) for t in ahead):
+                    return False
+        return True
+
+    def _forget(self, tracker: Tracker) -> None:
+        if tracker in self._order:
+            self._order.remove(tracker)
+        self._first.clear()
 
     def join(self, session: Session, sid: int, pattern: str, group: str) -> None:
         """See ports.Upstream."""
@@ -129,7 +160,8 @@ class Relay:
         if self.link.room < len(request.body):
             session.answer(rid, Disconnected.code, wire.RAW, b"the way to the master is full")
             return
-        self._requests[self.link.request(*request)] = Request(session, rid, 1)
+        deadline = self._now + request.ttl / 1000 + GRACE
+        self._requests[self.link.request(*request)] = Request(session, rid, 1, deadline)
 
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """See ports.Upstream."""
@@ -144,18 +176,22 @@ class Relay:
     def turn(self, happened: list[Event], items: list[tuple[Tracker, Item]], now: float) -> list[ports.Note]:
         """Carry what the link gave into the hub, and tell above what was lost; returns what to log."""
         hub = self._hub()
+        self._now = now
+        self._expire(now)
         notes: list[ports.Note] = []
         for event in happened:
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 notes += handler(self, hub, event, now) or ()
         own = self.link.identity.instance
-        for _, item in items:
+        for tracker, item in items:
             if isinstance(item, Gap):
                 hub.pass_gap(item.pattern, item.epoch, item.first, item.last, item.reason)
                 notes.append(ports.Note("warning", f"gap from above on {item.pattern}: {item.reason}"))
-            elif self._is_news(item) and item[3] != own:
+            elif self._is_news(tracker, item) and item[3] != own:
                 hub.publish_from_above(item[0], item[1], item[2], own, now)
+        if self._unused:
+            self._close_unused()
         if self._lost and self.connected and self.link.room > 0:
             for pattern, reason in self._lost.items():
                 self.link.lost(pattern, reason)
@@ -166,15 +202,34 @@ class Relay:
                 self.dropped = 0
         return notes
 
-    def _is_news(self, run: Run) -> bool:
-        """With overlapping patterns several trackers give the same run; the hub below publishes it once."""
+    def _is_news(self, tracker: Tracker, run: Run) -> bool:
+        """With overlapping patterns several trackers give the same run; the hub below publishes it once.
+
+        On each topic that is up to the tracker which was confirmed first: another one may be ahead of it, while
+        it waits for a repair. What is local on the master's host is nothing to us.
+        """
         topic, end = run[0], run[4] + len(run[2]) - 1
-        if end <= self._published.get(topic, 0):
+        first = self._first.get(topic) or self._find_first(topic, tracker)
+        if first is not tracker or end <= self._published.get(topic, 0) or topics.is_local(topic):
             return False
         if len(self._published) >= PUBLISHED_TOPICS:
             self._published.clear()
         self._published[topic] = end
         return True
+
+    def _find_first(self, topic: str, tracker: Tracker) -> Tracker:
+        if len(self._first) >= PUBLISHED_TOPICS:
+            self._first.clear()
+        first = next((t for t in self._order if topics.matches(t.pattern, topic)), tracker)
+        self._first[topic] = first
+        return first
+
+    def _expire(self, now: float) -> None:
+        """Forget requests that nobody answered; their askers have given up by themselves."""
+        late = [rid for rid, request in self._requests.items() if request.deadline < now]
+        for rid in late:
+            request = self._requests.pop(rid)
+            request.session.calls -= request.answers
 
     def went_away(self) -> None:
         """The connection is gone: whoever waits for the master gets an answer now."""
@@ -203,6 +258,9 @@ class Relay:
             if event.sid in self._sids:
                 hub.confirm(*self._sids[event.sid])
             return None
+        if tracker not in self._order:
+            self._order.append(tracker)
+            self._first.clear()
         want = self._wants.get(tracker.pattern)
         if want is not None and want.away:
             want.away = False
@@ -218,6 +276,8 @@ class Relay:
         for pattern, want in list(self._wants.items()):
             if want.tracker.sid == event.sid:
                 del self._wants[pattern]
+                self._unused.pop(pattern, None)
+                self._forget(want.tracker)
                 hub.upstream_refused(pattern, event.error)
         return [ports.Note("warning", f"the master refused a subscription: {event.error}")]
 
@@ -228,9 +288,12 @@ class Relay:
                 ports.Note("error", f"{len(event.bodies)} messages on {event.topic} came for a member that has left")
             ]
         session, sid = where
-        size = sum(map(len, event.bodies)) + wire.BODY_OVERHEAD * len(event.bodies)
-        record = [wire.WORK, sid, event.topic, event.kind, event.bodies]
-        session.channel.add(record, size + wire.RECORD_OVERHEAD + 4 * len(event.topic))
+        if session.channel.bytes > HARD_BOUND * session.channel.limit:
+            session.dropped += len(event.bodies)
+            hub.counters.dropped += len(event.bodies)
+            text = f"{len(event.bodies)} messages on {event.topic} dropped: the member {session.name} is full"
+            return [ports.Note("error", text)]
+        session.channel.add_run([wire.WORK, sid, event.topic, event.kind], event.bodies)
         return None
 
     def _call(self, hub: Hub, event: events.Call, now: float) -> list[ports.Note] | None:

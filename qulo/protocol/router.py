@@ -344,8 +344,7 @@ class Router:
                 deque(frame.data for frame in missed.frames),
                 self.seq,
                 interest.count,
-                missed.first,
-                missed.last,
+                missed.lost,
             )
         )
 
@@ -365,6 +364,11 @@ class Router:
         while session.repairs and budget > 0:
             repair = session.repairs[0]
             sid = repair.subscription.sid
+            if repair.lost is not None:  # before the runs: what is gone is older than what is not
+                self.counters.gaps += 1
+                pattern = repair.subscription.pattern
+                self._tell(session, [wire.GAP, sid, pattern, self.epoch, *repair.lost, "window"])
+                repair.lost = None
             if repair.runs:
                 frame = repair.runs.popleft()
                 size = len(frame) + wire.RECORD_OVERHEAD
@@ -372,9 +376,7 @@ class Router:
                 budget -= size
                 continue
             session.repairs.popleft()
-            if repair.first is not None:
-                self.counters.gaps += 1
-            self._tell(session, [wire.REPAIRED, sid, repair.at, repair.count, repair.first, repair.last])
+            self._tell(session, [wire.REPAIRED, sid, repair.at, repair.count])
 
     def pass_gap(
         self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""

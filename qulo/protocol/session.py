@@ -67,8 +67,7 @@ class Repair:
     runs: deque[bytes]
     at: int
     count: int
-    first: int | None
-    last: int | None
+    lost: tuple[int, int] | None  # first and last number of what is not in the window any more
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +88,7 @@ class Session:
     address: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     life: Life = Life.UP
+    claimed: bytes | None = None  # the token that its HELLO named, of a session that was gone
     tied: str | None = None  # the connection of its SUB
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     members: dict[int, Any] = field(default_factory=dict)  # group memberships
@@ -131,4 +131,5 @@ class Session:
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """The answer to one of its requests."""
         self.calls -= 1
-        self.channel.add([ANSWER, rid, code, kind, body], len(body) + BODY_OVERHEAD + RECORD_OVERHEAD)
+        size = len(body) + 4 * len(code) + BODY_OVERHEAD + RECORD_OVERHEAD
+        self.channel.add([ANSWER, rid, code, kind, body], size)

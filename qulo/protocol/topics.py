@@ -106,10 +106,9 @@ def prefix(pattern: str) -> bytes | None:
     tokens = pattern.split(".")
     if "*" in tokens:
         return None
-    if tokens[-1] != ">":
-        said = key(pattern)
-    else:
-        said = (b"" if pattern[0] == "$" else b".") + pattern[:-1].encode()
+    said = key(pattern)
+    if tokens[-1] == ">":
+        said = said[:-2]  # without '>' and the end of the topic
     return None if SESSIONS.startswith(said) or said.startswith(SESSIONS) else said
 
 

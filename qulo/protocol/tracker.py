@@ -52,6 +52,8 @@ class State(Enum):
 TRANSITIONS: dict[tuple[State, str], State] = {
     (State.ASKED, "ready"): State.LIVE,
     (State.ASKED, "ready, resuming"): State.REPAIRING,
+    (State.LIVE, "ready, resuming"): State.REPAIRING,  # the hub began to serve it anew
+    (State.REPAIRING, "ready, resuming"): State.REPAIRING,
     (State.LIVE, "gap"): State.REPAIRING,
     (State.REPAIRING, "repaired"): State.LIVE,
     (State.REPAIRING, "repaired, more was missed"): State.REPAIRING,
@@ -150,18 +152,17 @@ class Tracker:
     def repair(self, run: Run, out: list[Item]) -> None:
         """A run that the hub sent again."""
         topic, end = run[0], run[4] + len(run[2]) - 1
-        if self.state is not State.REPAIRING or end <= self.last.get(topic, self.verified):
+        if self.state is State.ASKED or end <= self.last.get(topic, self.verified):
             return
         self.last[topic] = end
+        self.count += len(run[2])  # of an earlier request, when LIVE again
         self.newest = max(self.newest, end)
         out.append(run)
 
-    def repaired(self, at: int, count: int, first: int | None, last: int | None, out: list[Item]) -> bool:
+    def repaired(self, at: int, count: int, out: list[Item]) -> bool:
         """All that could be had up to `at` has come; True when yet more was missed meanwhile."""
         if self.state is not State.REPAIRING:
             return False
-        if first is not None:
-            self._gap(Gap(self.pattern, self.epoch, first, last, "window"), out)
         self.verified, self.count = at, count
         self.newest = max(self.newest, at)
         self.last.clear()

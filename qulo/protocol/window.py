@@ -50,8 +50,7 @@ class Missed:
     """What a subscriber missed: the frames that are still there, and the span of numbers that is not."""
 
     frames: list[Frame]
-    first: int | None
-    last: int | None
+    lost: tuple[int, int] | None
 
 
 class Window:
@@ -88,16 +87,14 @@ class Window:
     def missed(self, topics: Iterable[Topic], verified: int, newer: Mapping[str, int]) -> Missed:
         """What a subscriber of `topics` lacks who has all up to `verified` and, by topic, up to `newer`."""
         frames: dict[Frame, int] = {}
-        first = last = None
-        if self.floor > verified:
-            first, last = verified + 1, self.floor
+        lost = (verified + 1, self.floor) if self.floor > verified else None
         for topic in topics:
             have = max(verified, newer.get(topic.name, 0))
             if topic.gone > have:
-                first = have + 1 if first is None else min(first, have + 1)
-                last = topic.gone if last is None else max(last, topic.gone)
+                span = (have + 1, topic.gone)
+                lost = span if lost is None else (min(lost[0], span[0]), max(lost[1], span[1]))
             if topic.last > have:
                 for start, end, frame in topic.runs:
                     if end > have:
                         frames[frame] = min(start, frames.get(frame, start))
-        return Missed(sorted(frames, key=frames.__getitem__), first, last)
+        return Missed(sorted(frames, key=frames.__getitem__), lost)

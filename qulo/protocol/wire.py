@@ -159,11 +159,7 @@ VERBS: Final[dict[int, Verb]] = {
     READY: Verb("ready", "down", (("sid", _INT), ("at", _INT), ("count", _INT))),
     DENIED: Verb("denied", "down", (("sid", _INT), ("code", _STR), ("text", _STR))),
     RUN: Verb("run", "down", (("sid", _INT), ("frame", _BIN))),
-    REPAIRED: Verb(
-        "repaired",
-        "down",
-        (("sid", _INT), ("at", _INT), ("count", _INT), ("first", _OPT_INT), ("last", _OPT_INT)),
-    ),
+    REPAIRED: Verb("repaired", "down", (("sid", _INT), ("at", _INT), ("count", _INT))),
     GAP: Verb(
         "gap",
         "down",

@@ -48,7 +48,9 @@ IMPURE = frozenset(
 ONLY = {"zmq": "net", "sqlite3": "store"}
 
 # (file, module): why this one is imported inside a function.
-INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {}
+INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
+    ("qulo/cli/hub.py", "qulo.sync"): "ZeroMQ is loaded by verbs that talk to a hub, not by `qulo --version`",
+}
 
 
 @dataclass(frozen=True, slots=True)
