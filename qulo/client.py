@@ -504,6 +504,8 @@ class Bus:
 
     async def _settled(self) -> None:
         self._driver.send()
+        if not self._link.settled:
+            self._driver.beat()  # its answer acknowledges what nobody else would ask about
         while not self._link.settled:
             await self._progress()
 

@@ -290,6 +290,13 @@ class LinkDriver:
             self._pushed = False
             sockets.dealer.recheck()
 
+    def beat(self) -> None:
+        """Send a heartbeat now, behind what is queued; the hub's answer acknowledges all before it."""
+        if self.link.phase is core.Phase.UP:
+            self.send()
+            self._push(self.link.beat(time.monotonic_ns() // 1000))
+            self.wake()
+
     def _push(self, frame: bytes) -> bool:
         if self._sockets is None:
             return False
@@ -335,9 +342,8 @@ class LinkDriver:
             socket = "DEALER" if now - self._heard > silent else "SUB"
             self._fail(Disconnected(f"{self.url}: nothing came over {socket} for {silent:g} s"))
             return
-        self._push(self.link.beat(time.monotonic_ns() // 1000))
+        self.beat()
         self._timer = self._loop.call_later(beat, self._beat, now + beat)
-        self.wake()
 
 
 _OWN = {core.Welcomed, core.Dismissed, core.Pulsed, core.Prefix}

@@ -87,7 +87,7 @@ class Hub:
         self.rates: dict[str, float] = {}
         self._notes: list[Note] = []
         self.router = Router(epoch, limits, self.counters, self._notes.append)
-        self.router.decides_groups = self._decides
+        self.router.decides = self._decides
         self.calls = Calls(limits, self.counters, epoch)
         self._make_token = make_token
         self._by_token: dict[bytes, Session] = {}
@@ -222,7 +222,10 @@ class Hub:
             if session is not None and _stillborn(session, where.user, token):
                 self.end(session, "bye", now)
                 session = None
-            resumed = session is not None and self._may_resume(session, where.user, token, epoch)
+            resumed = session is not None and self._may_resume(session, token, epoch)
+            if session is not None and session.principal != _principal(where.user):
+                self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
+                session, resumed = None, False
         except QuloError as error:
             self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
             self._refuse(where.listener, where.route, error.code, str(error))
@@ -243,8 +246,8 @@ class Hub:
         if not NAME.match(name):
             raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
 
-    def _may_resume(self, session: Session, user: str, token: bytes | None, epoch: int) -> bool:
-        if epoch != self.epoch or token != session.token or _principal(user) != session.principal:
+    def _may_resume(self, session: Session, token: bytes | None, epoch: int) -> bool:
+        if epoch != self.epoch or token != session.token:
             raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
         return True
 
@@ -271,7 +274,7 @@ class Hub:
             self._detach(other)
         self._detach(session)
         session.listener, session.route, session.user, session.address = where
-        session.info = {str(k)[:32]: v for k, v in list(info.items())[:16] if isinstance(v, (str, int))}
+        session.info = {str(k)[:32]: str(v)[:256] for k, v in list(info.items())[:16]}
         where.listener.routes[where.route] = session
         self._heard(session, now)
         self._note("info", f"{session.kind} {session.name} ({where.address}) is connected")

@@ -100,6 +100,7 @@ class Interest:
 
     pattern: str
     local: bool
+    since: int  # the hub's number when it began
     count: int = 0  # messages published that match, since this interest began
     frames: int = 0  # PUB frames they made
     on_pub: dict[Any, int] = field(default_factory=dict)  # listener → subscriptions served by its PUB

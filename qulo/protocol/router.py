@@ -67,7 +67,7 @@ class Router:
         self._runs: list[tuple[str, int, int, bytes, int, list[bytes]]] = []
         self._frame = Frame()
         self._size = 0
-        self.decides_groups: Callable[[str], bool] = lambda topic: True
+        self.decides: Callable[[str], bool] = lambda topic: True  # or does a master?
 
     # -- publishing
 
@@ -121,10 +121,10 @@ class Router:
     def add_topic(self, name: str) -> Topic:
         """Begin to know a topic; raises BadTopic."""
         topics.check_topic(name)
+        self.window.forget_topics()  # before there is one more, which has no runs yet
         floor = self.window.floor
         topic = Topic(name, topics.is_local(name), last=floor, gone=floor)
         self.window.topics[name] = topic
-        self.window.forget_topics()
         return topic
 
     def _route(self, topic: Topic) -> None:
@@ -137,7 +137,7 @@ class Router:
         )
         topic.route = self._find_route(topic.local, interests) if interests else None
         topic.groups = ()
-        if self.decides_groups(topic.name):
+        if self.decides(topic.name):
             topic.groups = tuple(group for by_name in self._groups.match(topic.name) for group in by_name.values())
         topic.generation = self._generation
 
@@ -192,11 +192,14 @@ class Router:
         """Register a subscription; `serve` starts it. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
         self._check_new(session, sid, pattern)
-        self.unsubscribe(session, sid)
         local = session.listener.local
         by_locality = self._index.setdefault(pattern, dict)
-        interest = by_locality.setdefault(local, Interest(pattern, local))
+        if local not in by_locality:
+            self.seq += 1  # a number of its own: whoever has that has nothing from before this interest
+            by_locality[local] = Interest(pattern, local, self.seq)
+        interest = by_locality[local]
         interest.users += 1
+        self.unsubscribe(session, sid)  # after the line above, so that one interest goes on
         subscription = Subscription(session, sid, pattern, interest)
         session.subscriptions[sid] = subscription
         self.sessions[session] = None
@@ -337,6 +340,10 @@ class Router:
         interest = subscription.interest
         self.close_bundle()
         missed = self.window.missed(self._topics_of(interest), verified, newer)
+        lost = missed.lost
+        if verified < interest.since and not self.decides(interest.pattern):
+            # What the master published while nobody here wanted it never came by.
+            lost = (verified + 1, max(interest.since, lost[1] if lost else 0))
         self.counters.repairs += 1
         subscription.session.repairs.append(
             Repair(
@@ -344,7 +351,7 @@ class Router:
                 deque(frame.data for frame in missed.frames),
                 self.seq,
                 interest.count,
-                missed.lost,
+                lost,
             )
         )
 

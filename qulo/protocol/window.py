@@ -61,6 +61,7 @@ class Window:
         self.size = 0
         self.topics: dict[str, Topic] = {}
         self.floor = 0  # highest number of any topic that was forgotten
+        self._enough = MAX_TOPICS  # at so many topics some are forgotten
         self._order: deque[Frame] = deque()  # oldest first
 
     def add(self, frame: Frame) -> None:
@@ -75,14 +76,13 @@ class Window:
 
     def forget_topics(self) -> None:
         """Keep the number of topics bounded: those with no run in the window go, oldest first."""
-        excess = len(self.topics) - MAX_TOPICS
-        if excess <= 0:
+        if len(self.topics) <= self._enough:
             return
-        # A tenth more than needed, so that this walk is paid once per many new topics.
-        victims = [t for t in self.topics.values() if not t.runs][: excess + MAX_TOPICS // 10]
-        for topic in victims:
+        for topic in [t for t in self.topics.values() if not t.runs][: len(self.topics) - MAX_TOPICS // 2]:
             self.floor = max(self.floor, topic.last)
             del self.topics[topic.name]
+        # A walk over all topics is paid for by as many new ones, also when none could go.
+        self._enough = max(MAX_TOPICS, 2 * len(self.topics))
 
     def missed(self, topics: Iterable[Topic], verified: int, newer: Mapping[str, int]) -> Missed:
         """What a subscriber of `topics` lacks who has all up to `verified` and, by topic, up to `newer`."""
