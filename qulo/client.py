@@ -187,6 +187,7 @@ class Subscription(Registered):
         self._queued = 0
         self._rest = False  # has the generator taken a run that it has not yielded to its end?
         self._closed = False
+        self._error: QuloError | None = None  # the hub refused it after a reconnect
         self._readable = asyncio.Event()
         self._messages = self._generate()
         self._worker: asyncio.Task[None] | None = None
@@ -220,8 +221,9 @@ class Subscription(Registered):
         await super().close()
         self._end()
 
-    def _end(self) -> None:
+    def _end(self, error: QuloError | None = None) -> None:
         self._closed = True
+        self._error = error
         self._readable.set()
 
     def _register(self) -> int:
@@ -242,12 +244,15 @@ class Subscription(Registered):
                 self._queued -= sum(map(len, bodies))
                 self._rest = True
                 if kind == RAW:
-                    for body in bodies:
+                    for body in bodies[:-1]:
                         yield Message(topic, body)
                 else:
-                    for body in bodies:
+                    for body in bodies[:-1]:
                         yield decode_body(topic, kind, body)
-                self._rest = False
+                self._rest = False  # before the last one is out: whoever takes it may not come back
+                yield decode_body(topic, kind, bodies[-1])
+            if self._error is not None:
+                raise self._error
             if self._closed:
                 return
             self._readable.clear()
@@ -402,6 +407,7 @@ class Bus:
         self._deadlines: dict[float, deque[tuple[float, int]]] = {}  # by timeout: deadline, request
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._first = True
+        self._refusal: QuloError | None = None
         self._unknown = 0
         self._topics: set[str] = set()
 
@@ -425,12 +431,16 @@ class Bus:
         self._link = core.Link(core.Identity(b"", options.name, info=info), options.limits)
         self._driver = LinkDriver(self._link, options.urls, self._context, self._deliver, options.security)
         self._driver.disconnected = self._went_away
-        self._up = asyncio.Event()
+        self._driver.refused = self._was_refused
+        self._up = asyncio.Event()  # or refused
         self._driver.start()
         if options.timeout is None:
             return
         try:
             await asyncio.wait_for(self._up.wait(), options.timeout)
+            if self._refusal is not None:
+                await self.close()
+                raise self._refusal
         except TimeoutError:
             reasons = "; ".join(self._driver.failures.values())
             await self.close()
@@ -597,7 +607,7 @@ class Bus:
                 if not answer.code:
                     yield decode_body(topic, answer.kind, answer.body).body
                 elif seen == 1 and pending.expected is None:
-                    raise from_wire(answer.code, answer.body.decode())
+                    raise from_wire(answer.code, answer.body.decode("utf-8", "replace"))
                 else:
                     log.warning("a responder of %s failed: %s", topic, answer.body.decode("utf-8", "replace"))
                 if pending.expected is not None and seen >= pending.expected:
@@ -706,7 +716,7 @@ class Bus:
         if registered is not None:
             registered._settle(event.error)
             if isinstance(registered, Subscription):
-                registered._end()
+                registered._end(event.error)
 
     def _acknowledged(self, event: core.Acknowledged) -> None:
         waiters, self._waiters = self._waiters, deque()
@@ -733,6 +743,12 @@ class Bus:
         for rid in list(self._pending):
             if rid < self._oldest_unsent:
                 self._finish(rid, Disconnected("the hub lost this request; its outcome is unknown"))
+
+    def _was_refused(self, error: QuloError) -> None:
+        """The hub said no: `open` need not wait any longer. Later ones only show in the log."""
+        if not self._up.is_set():
+            self._refusal = error
+            self._up.set()
 
     def _went_away(self) -> None:
         self._oldest_unsent = self._link.next_id

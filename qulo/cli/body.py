@@ -38,8 +38,13 @@ def to_bytes(body: Any) -> bytes:
 
 def to_line(body: Any) -> str:
     """A body on one line, with nothing a terminal would obey."""
-    text = to_bytes(body).decode("utf-8", "backslashreplace")
-    return "".join(map(_visible, text))
+    return "".join(map(_visible, _text(body)))
+
+
+def to_lines(body: Any) -> str:
+    """A body with its own lines, the last one ended, and nothing else a terminal would obey."""
+    lines = _text(body).removesuffix("\n").split("\n")
+    return "".join(f"{''.join(map(_visible, line))}\n" for line in lines)
 
 
 def to_json(value: Any) -> str:
@@ -48,6 +53,10 @@ def to_json(value: Any) -> str:
         return json.dumps(_plain(value), ensure_ascii=False, separators=(", ", ": "))
     except RecursionError:
         return json.dumps({"undecodable": "nested too deeply"})
+
+
+def _text(body: Any) -> str:
+    return to_bytes(body).decode("utf-8", "backslashreplace")
 
 
 def _visible(char: str) -> str:

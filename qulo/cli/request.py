@@ -21,9 +21,10 @@ _TIMEOUT = 5.0
 _MANY_TIMEOUT = 1.0
 
 _MANUAL = """\
-The answer goes to stdout, a failure to stderr. Exit 1: the responder failed,
-with what it said; 3: no answer in time (5 s without --timeout); 4: there is
-nobody to ask, which is known at once.
+The answer goes to stdout, line by line, with an end to the last one; what else
+a terminal would obey is shown escaped. A failure goes to stderr. Exit 1: the
+responder failed, with what it said; 3: no answer in time (5 s without
+--timeout); 4: there is nobody to ask, which is known at once.
 
 --many asks every responder, and ends when all have answered, after --count
 answers or after --timeout (1 s).
@@ -69,7 +70,7 @@ def _answers(bus: Bus, question: Any, arguments: argparse.Namespace) -> Iterator
 def _form(answer: Any, arguments: argparse.Namespace) -> bytes:
     if arguments.raw:
         return body.to_bytes(answer) + (b"\n" if arguments.many else b"")
-    return f"{body.to_json(answer) if arguments.json else body.to_line(answer)}\n".encode()
+    return (f"{body.to_json(answer)}\n" if arguments.json else body.to_lines(answer)).encode()
 
 
 VERB = Verb("request", "ask, and show the answer", _MANUAL, _add_options, _run, exits.INTERRUPTED)

@@ -35,10 +35,18 @@ def make_key(path: str | Path) -> Key:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_new(path, f"{public.decode()} {secret.decode()}\n", 0o600)
-        _write_new(public_path(path), f"{public.decode()}\n", 0o644)
+        try:
+            _write_public(path, public)
+        except OSError:
+            path.unlink()  # else the next start would use a key whose public half nobody can find
+            raise
     except OSError as error:
         raise FileError(f"cannot make the key {path}: {error.strerror}") from None
     return Key(public, secret)
+
+
+def _write_public(path: Path, public: bytes) -> None:
+    _write_new(public_path(path), f"{public.decode()}\n", 0o644)
 
 
 def public_path(path: str | Path) -> Path:
@@ -67,8 +75,17 @@ def load_key(path: str | Path) -> Key:
 
 
 def load_or_make(path: str | Path) -> Key:
-    """The key at `path`, made at the first start."""
-    return load_key(path) if Path(path).exists() else make_key(path)
+    """The key at `path`, made at the first start. Raises ConfigError or FileError."""
+    path = Path(path)
+    if not path.exists():
+        return make_key(path)
+    key = load_key(path)
+    if not public_path(path).exists():  # a first start was killed between the two files
+        try:
+            _write_public(path, key.public)
+        except OSError as error:
+            raise FileError(f"cannot make {public_path(path)}: {error.strerror}") from None
+    return key
 
 
 def load_public(path: str | Path) -> bytes:

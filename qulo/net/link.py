@@ -95,6 +95,7 @@ class LinkDriver:
         self.failures: dict[str, str] = {}  # by address, why its last attempt failed
         self.url = self.urls[0]
         self.disconnected: Callable[[], None] = _nothing
+        self.refused: Callable[[QuloError], None] = _ignore
         self.attempts = 0
         self._context = context
         self._deliver = deliver
@@ -133,6 +134,7 @@ class LinkDriver:
             if await self._session():
                 pause = FIRST_PAUSE
             if isinstance(self.error, Refused):
+                self.refused(self.error)
                 pause = max(pause, DENIED_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, LAST_PAUSE)
@@ -224,13 +226,13 @@ class LinkDriver:
             self._timer.cancel()
             self._timer = None
         sockets, self._sockets = self._sockets, None
+        was_up = self.link.phase is core.Phase.UP
         if sockets is not None:
             for sock in filter(None, (sockets.dealer, sockets.sub)):
                 sock.disable_monitor()
-                sock.close()
+                sock.close(None if was_up else 0)  # a HELLO that nobody took is not worth lingering for
             for watcher in sockets.monitors:
                 watcher.close(0)
-        was_up = self.link.phase is core.Phase.UP
         self.link.disconnected()
         if was_up:
             self.disconnected()
@@ -355,4 +357,8 @@ def _publish_url(url: str, port: int) -> str:
 
 
 def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
+def _ignore(error: QuloError) -> None:
     """Nobody asked to be told."""

@@ -76,13 +76,13 @@ class Socket(zmq.asyncio.Socket):
     def _drain(self) -> bool:
         """One turn; True when there is nothing left to read."""
         raw, receive, handler, after = self._raw, self._receive, self._handler, self._after
-        if receive is None or handler is None or after is None:
+        if self.closed or receive is None or handler is None or after is None:
             return True
         if not raw.get(_EVENTS) & _POLLIN:
             return True
         for _ in range(DRAIN):
             handler(receive(raw))
-            if raw.closed:
+            if self.closed:
                 return True
             if not raw.get(_EVENTS) & _POLLIN:  # a third of what the exception of one recv too many costs
                 after()

@@ -338,7 +338,8 @@ class Hub:
         del self.sessions[session.instance]
         del self._by_token[session.token]
         self._dirty.pop(session, None)
-        self.down.append(session)
+        if why != "bye" or session.kind == "agent":
+            self.down.append(session)  # a program that said goodbye is nothing to look for
         level = "info" if why == "bye" else "warning"
         tail = f"; {lost} frames for it were not acknowledged" if lost else ""
         self._note(level, f"{session.kind} {session.name} ({session.address}) is down: {why}{tail}")

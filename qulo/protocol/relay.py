@@ -65,6 +65,7 @@ class Relay:
         self._published: dict[str, int] = {}  # by topic, the highest number from above that went below
         self._order: list[Tracker] = []  # as the master confirmed them
         self._first: dict[str, Tracker] = {}  # by topic, the first of those that match it
+        self._left: dict[str, int] = {}  # by topic, the highest number that another one left to the first
         self._unused: dict[str, Want] = {}  # wants without users, to be closed when nobody relies on them
         self._now = 0.0  # of the last turn
         self.dropped = 0
@@ -118,15 +119,8 @@ class Relay:
                 self.link.close(want.tracker.sid)
 
     def _may_close(self, tracker: Tracker) -> bool:
-        """Not while it owes something to one that overlaps and leaves what both match to it (see `_is_news`)."""
-        if tracker not in self._order:
-            return True
-        for other in self._order[self._order.index(tracker) + 1 :]:
-            if topics.overlap(tracker.pattern, other.pattern):
-                ahead = [t for t, end in other.last.items() if end > self._published.get(t, 0)]
-                if tracker.state is not State.LIVE or any(topics.matches(tracker.pattern, t) for t in ahead):
-                    return False
-        return True
+        """Not while it owes something that another one left to it (see `_is_news`)."""
+        return tracker not in self._order or all(self._find_first(t, tracker) is not tracker for t in self._left)
 
     def _forget(self, tracker: Tracker) -> None:
         if tracker in self._order:
@@ -210,8 +204,13 @@ class Relay:
         """
         topic, end = run[0], run[4] + len(run[2]) - 1
         first = self._first.get(topic) or self._find_first(topic, tracker)
-        if first is not tracker or end <= self._published.get(topic, 0) or topics.is_local(topic):
+        if end <= self._published.get(topic, 0) or topics.is_local(topic):
             return False
+        if first is not tracker:
+            self._left[topic] = max(end, self._left.get(topic, 0))
+            return False
+        if end >= self._left.get(topic, end):
+            self._left.pop(topic, None)
         if len(self._published) >= PUBLISHED_TOPICS:
             self._published.clear()
         self._published[topic] = end
@@ -330,6 +329,7 @@ class Relay:
         notes = [ports.Note("info", f"connected to master {name}")]
         if not event.resumed:
             self._published.clear()
+            self._left.clear()
         if event.lost:
             count = sum(event.lost.values())
             notes.append(ports.Note("error", f"the master restarted: {count} messages had not been acknowledged"))

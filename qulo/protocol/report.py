@@ -52,7 +52,7 @@ def _peer(session: Session, now: float) -> dict[str, Any]:
         "state": session.life.value,
         "slow": session.slow,
         "principal": session.principal,
-        "address": session.address or "ipc",
+        "address": "ipc" if session.listener.local else session.address,
         "version": session.info.get("version", ""),
         "program": session.info.get("program", ""),
         "seen": round(now - session.heard, 3),

@@ -28,6 +28,9 @@ REPAIR_BUDGET = 512 * 1024
 HYSTERESIS = 8
 
 
+# Gaps from elsewhere that are remembered for sessions that had ended when they were told, and come back.
+GAPS = 1000
+
 # What a run costs in a bundle beside its bodies: a topic, two numbers, an origin, msgpack headers.
 RUN_OVERHEAD = 64
 
@@ -61,6 +64,7 @@ class Router:
         self._index: PatternIndex[dict[bool, Interest]] = PatternIndex()
         self._groups: PatternIndex[dict[str, Group]] = PatternIndex()
         self._generation = 0
+        self._gaps: deque[tuple[int, str]] = deque(maxlen=GAPS)
         self._routes: dict[tuple[bool, tuple[Interest, ...]], Route] = {}
         self._routes_of = -1  # the generation that they are of
         self._open: Route | None = None  # the route of the bundle that is being filled
@@ -199,8 +203,9 @@ class Router:
             by_locality[local] = Interest(pattern, local, self.seq)
         interest = by_locality[local]
         interest.users += 1
-        self.unsubscribe(session, sid)  # after the line above, so that one interest goes on
-        subscription = Subscription(session, sid, pattern, interest)
+        before = self.unsubscribe(session, sid)  # after the line above, so that one interest goes on
+        since = self.seq if before is None or before.pattern != pattern else before.since
+        subscription = Subscription(session, sid, pattern, interest, since)
         session.subscriptions[sid] = subscription
         self.sessions[session] = None
         self._generation += 1
@@ -219,7 +224,7 @@ class Router:
         session = subscription.session
         prefix = topics.prefix(subscription.pattern)
         if prefix is not None:
-            subscription.prefixes = {prefix}
+            subscription.prefix = prefix
             self._tell(session, [wire.GRANTED, subscription.sid, [prefix]])
             return
         self.close_bundle()
@@ -231,13 +236,17 @@ class Router:
         self._tell(session, self._ready(subscription))
 
     def installed(self, session: Session, prefix: bytes) -> bool:
-        """The session's SUB asks for a prefix: may PUB serve it? If so its READY has been queued on PUB."""
+        """The session's SUB asks for a prefix: may PUB serve it? If so READY has been queued on PUB, once.
+
+        It may be served already: where one of two subscriptions with the same prefix ends, the SUB takes the
+        prefix back and asks for it again, and there is no order between that and SUBSCRIBE.
+        """
         granted = False
         for subscription in session.subscriptions.values():
-            if prefix in subscription.prefixes:
+            if subscription.prefix == prefix:
                 granted = True
-                subscription.prefixes.discard(prefix)
-                self._begin_pub(subscription)
+                if not subscription.path:
+                    self._begin_pub(subscription)
         return granted
 
     def _begin_pub(self, subscription: Subscription) -> None:
@@ -285,7 +294,7 @@ class Router:
         elif subscription.path == "router":
             _decrement(interest.direct, session)
         subscription.path = ""
-        subscription.prefixes = set()
+        subscription.prefix = None
         self._generation += 1
 
     def suspend(self, session: Session) -> None:
@@ -341,9 +350,9 @@ class Router:
         self.close_bundle()
         missed = self.window.missed(self._topics_of(interest), verified, newer)
         lost = missed.lost
-        if verified < interest.since and not self.decides(interest.pattern):
-            # What the master published while nobody here wanted it never came by.
-            lost = (verified + 1, max(interest.since, lost[1] if lost else 0))
+        never = self._never_came(subscription, verified)
+        if never is not None:
+            lost = (verified + 1, max(never, lost[1] if lost else 0))
         self.counters.repairs += 1
         subscription.session.repairs.append(
             Repair(
@@ -354,6 +363,14 @@ class Router:
                 lost,
             )
         )
+
+    def _never_came(self, subscription: Subscription, verified: int) -> int | None:
+        """Up to which number things may have been missed that this hub never had, and has not told of?"""
+        pattern, interest = subscription.pattern, subscription.interest
+        ends = [at for at, gap in self._gaps if verified < at <= subscription.since and topics.overlap(gap, pattern)]
+        if verified < interest.since and not self.decides(pattern):
+            ends.append(interest.since)  # what the master published while nobody here wanted it
+        return max(ends, default=None)
 
     def _topics_of(self, interest: Interest) -> Iterable[Topic]:
         known = self.window.topics
@@ -389,6 +406,8 @@ class Router:
         self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
     ) -> None:
         """Tell everyone whose subscription overlaps `pattern` of a gap that happened elsewhere."""
+        self.seq += 1  # a number of its own, for those who come back later (see `_never_came`)
+        self._gaps.append((self.seq, pattern))
         for session in self.sessions:
             if session.instance == but:
                 continue

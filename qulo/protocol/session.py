@@ -53,7 +53,8 @@ class Subscription:
     sid: int
     pattern: str
     interest: Interest
-    prefixes: set[bytes] = field(default_factory=set)  # granted on PUB and not yet installed
+    since: int  # the hub's number when it began
+    prefix: bytes | None = None  # granted on PUB; installed where `path` says so
     path: str = ""  # "" until served, then "pub" or "router"
     base: int = 0  # interest.frames when PUB began to serve it
     confirmed: int = -1  # the count that the subscriber has agreed to

@@ -66,7 +66,19 @@ def test_what_is_published_arrives_in_order_across_topics(tell: Tell) -> None:
 
 
 def test_bodies_arrive_as_they_were(tell: Tell) -> None:
-    bodies = [b"", b"raw\0bytes", "text", 1, -1.5, None, True, [1, [2]], {"k": {"n": b"x"}}, b"x" * 70_000, "y" * 70_000]
+    bodies = [
+        b"",
+        b"raw\0bytes",
+        "text",
+        1,
+        -1.5,
+        None,
+        True,
+        [1, [2]],
+        {"k": {"n": b"x"}},
+        b"x" * 70_000,
+        "y" * 70_000,
+    ]
 
     async def story(here: qulo.Bus, there: qulo.Bus) -> None:
         async with there.subscribe("b") as sub:

@@ -215,8 +215,6 @@ class World:
         connections = self._connections()
         return self.random.choice(connections) if connections else None
 
-
-
     def cut(self) -> None:
         """A connection breaks, and its dialler is told."""
         connection = self._some()

@@ -136,7 +136,6 @@ def test_curve_takes_key_files(hub: Hub, curve: tuple[str, ...], short_place: Pa
     assert (done.returncode, done.stderr.count(b"\n")) == (78, 1)
 
 
-@pytest.mark.xfail(reason="the client says EndpointError where it was denied", strict=False)
 def test_a_key_that_is_not_accepted_is_77(hub: Hub, curve: tuple[str, ...], short_place: Path) -> None:
     key = f"{short_place}/stranger.key"
     done = hub.run("qulo", *curve, "--timeout", "0.5", "--key", key, "pub", "a", "b")

@@ -28,7 +28,9 @@ def echo(hub: Hub) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("argv", "out"),
     [
-        (("two\nlines",), b"two\\nlines\n"),
+        (("two\nlines",), b"two\nlines\n"),
+        (("ended\n",), b"ended\n"),
+        (("\33[2J",), b"\\x1b[2J\n"),
         ((), b"\n"),
         (("two\nlines", "--raw"), b"two\nlines"),
         (("--json", '{"a": [1]}'), b'{"a": [1]}\n'),

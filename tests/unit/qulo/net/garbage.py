@@ -1,6 +1,6 @@
 """Frames that are not the protocol: random bytes, and mutations of good frames. Seeded; run it against a live hub.
 
-    python -m tests.unit.qulo.net.garbage tcp://127.0.0.1:PORT 1000000
+python -m tests.unit.qulo.net.garbage tcp://127.0.0.1:PORT 1000000
 """
 
 from __future__ import annotations

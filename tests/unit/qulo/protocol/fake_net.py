@@ -334,9 +334,7 @@ class Host:
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """A frame at the ROUTER."""
-        self.hub.frame_received(
-            connection.listener, connection.route, connection.user, "fake", data, self.net.now
-        )
+        self.hub.frame_received(connection.listener, connection.route, connection.user, "fake", data, self.net.now)
         self.flush()
 
     def subscribed(self, connection: Connection, message: bytes) -> None:
