@@ -349,7 +349,7 @@ class Responder(Registered):
         except Exception as error:  # noqa: BLE001 - it is the asker's to handle
             self._fail(call.rid, error)
             return
-        if inspect.isawaitable(answer):
+        if hasattr(answer, "__await__"):
             self._bus._spawn(self._finish(call.rid, answer))
         else:
             self._reply(call.rid, answer)

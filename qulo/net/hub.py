@@ -139,8 +139,7 @@ class HubServer:
             user = ""  # no ZAP answer, no principal: the core finds no session and refuses
         address = ""
         if route not in pair.listener.routes:
-            with contextlib.suppress(zmq.ZMQError):
-                address = str(frame.get("Peer-Address"))
+            address = _address_of(pair.listener, frame)
         self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
 
     def _subscribed(self, pair: _Pair, frame: zmq.Frame) -> None:
@@ -173,37 +172,43 @@ class HubServer:
         self.after_turn()
         if self.hub.flush():
             self.wake()
-        self._publish_now()
-        self._send()
+        frames = self.hub.take_pub()
+        if frames:
+            self._publish(frames)
+        out = self.hub.take_out()
+        if out:
+            self._send(out)
         for note in self.hub.take_notes():
             log_note(note)
 
-    def _publish_now(self) -> None:
-        frames = self.hub.take_pub()
+    def _publish(self, frames: list[tuple[core_session.Listener, bytes]]) -> None:
         for listener, frame in frames:
             self._pairs[listener.number].pub.push(frame)
         for number in {listener.number for listener, _ in frames}:
             self._pairs[number].pub.recheck()
 
-    def _send(self) -> None:
-        out = self.hub.take_out()
+    def _send(self, out: list[tuple[core_session.Listener, bytes, bytes]]) -> None:
         refused: dict[tuple[int, bytes], tuple[int, bool]] = {}
         for listener, route, frame in out:
-            key = (listener.number, route)
-            if key not in refused:
-                router = self._pairs[listener.number].router
-                try:
-                    router.push(route, frame)
-                    continue
-                except zmq.ZMQError as error:
-                    refused[key] = (0, router.is_gone(error))
-            count, gone = refused[key]
-            numbered = frame[1] != 0  # [number, …]: the frame's second byte is the number, or its type
-            refused[key] = (count + numbered, gone)
+            if refused and (listener.number, route) in refused:
+                self._refuse(refused, listener.number, route, frame)
+                continue
+            router = self._pairs[listener.number].router
+            try:
+                router.push(route, frame)
+            except zmq.ZMQError as error:
+                refused[listener.number, route] = (0, router.is_gone(error))
+                self._refuse(refused, listener.number, route, frame)
         for (number, route), (count, gone) in refused.items():
             self.hub.unsent(self._pairs[number].listener, route, count, gone)
         for number in {listener.number for listener, _, _ in out}:
             self._pairs[number].router.recheck()
+
+    @staticmethod
+    def _refuse(refused: dict[tuple[int, bytes], tuple[int, bool]], number: int, route: bytes, frame: bytes) -> None:
+        """Count a frame that has to wait; [number, …]: its second byte is 0 if it is not kept for resending."""
+        count, gone = refused[number, route]
+        refused[number, route] = (count + (frame[1] != 0), gone)
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self.hub.limits.heartbeat / TICKS, self._tick)
@@ -231,6 +236,15 @@ class HubServer:
                 if endpoint.startswith("ipc://"):
                     Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
         self.zap.close()
+
+
+def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
+    if listener.local:
+        return "ipc"
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return "unknown"
 
 
 def log_note(note: Note) -> None:

@@ -78,15 +78,19 @@ class Socket(zmq.asyncio.Socket):
         raw, receive, handler, after = self._raw, self._receive, self._handler, self._after
         if self.closed or receive is None or handler is None or after is None:
             return True
-        if not raw.get(_EVENTS) & _POLLIN:
+        try:
+            frame = receive(raw)
+        except zmq.Again:
             return True
         for _ in range(DRAIN):
-            handler(receive(raw))
+            handler(frame)
             if self.closed:
                 return True
-            if not raw.get(_EVENTS) & _POLLIN:  # a third of what the exception of one recv too many costs
+            if not raw.get(_EVENTS) & _POLLIN:  # half of what the exception of one receive too many costs
                 after()
                 return True
+            frame = receive(raw)
+        handler(frame)
         after()
         return False
 

@@ -193,6 +193,8 @@ class Hub:
 
     def take_notes(self) -> list[Note]:
         """What to write to the log."""
+        if not self._notes:
+            return []
         notes = self._notes[:]
         self._notes.clear()  # the list itself is shared with the router
         return notes

@@ -52,7 +52,7 @@ def _peer(session: Session, now: float) -> dict[str, Any]:
         "state": session.life.value,
         "slow": session.slow,
         "principal": session.principal,
-        "address": "ipc" if session.listener.local else session.address,
+        "address": session.address,
         "version": session.info.get("version", ""),
         "program": session.info.get("program", ""),
         "seen": round(now - session.heard, 3),

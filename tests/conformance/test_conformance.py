@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_a_pattern_gets_what_it_matches_and_nothing_else(tell: Tell, pattern: st
 def test_overlapping_subscriptions_each_get_a_message_once(tell: Tell) -> None:
     async def story(here: qulo.Bus, there: qulo.Bus) -> None:
         got: dict[str, list[Any]] = {p: [] for p in ("o.>", "o.x", "o.*")}
-        subs = [await there.subscribe(p, lambda m, p=p: got[p].append(m.body)) for p in got]
+        subs = [await there.subscribe(p, partial(_keep_body, got[p])) for p in got]
         for number in range(50):
             await here.publish("o.x", number)
         await until(lambda: all(len(g) >= 50 for g in got.values()))
@@ -286,6 +287,10 @@ def test_a_bad_body_fails_at_the_caller(tell: Tell) -> None:
             assert len((await sub.next(10)).body) == 1024 * 1024  # type: ignore[union-attr]
 
     tell(story)
+
+
+def _keep_body(bodies: list[Any], message: qulo.Message) -> None:
+    bodies.append(message.body)
 
 
 async def _on_one_master(story: Story) -> None:

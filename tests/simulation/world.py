@@ -100,6 +100,7 @@ class World:
         self.subscribed: dict[tuple[str, int], Subscribed] = {}
         self.unsettled: dict[str, list[Message]] = {}
         self.asked: list[tuple[Actor, int]] = []
+        self.agents_died: dict[str, int] = {}  # by program, the last step at which an agent on its way up did
 
         self.faults = 0
         self.trace: list[str] = []
@@ -259,9 +260,11 @@ class World:
         host = self.random.choice(self.net.hosts)
         self._say(f"restart {host.name}")
         self.uncertain([a.name for a in self.actors if a.target is host])
+        below = [a.name for a in self.actors if host.up is not None and host in (a.target, a.target.master)]
+        self.agents_died |= dict.fromkeys(below, self.now)
         if host.up is not None and not host.up.link.settled:
-            # An agent that dies takes what it had not passed on with it.
-            self.uncertain_below(host)
+            for message in self.messages:  # an agent that dies takes what it had not passed on with it
+                message.certain &= message.program not in below
         host.restart()
 
     def expire(self) -> None:
@@ -280,9 +283,4 @@ class World:
             for message in self.unsettled[name]:
                 message.certain = False
 
-    def uncertain_below(self, host: Host) -> None:
-        """Whatever was published below this host may not have been passed on."""
-        names = {a.name for a in self.actors if a.target is host or a.target.master is host}
-        for message in self.messages:
-            if message.program in names:
-                message.certain = False
+
