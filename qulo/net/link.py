@@ -97,6 +97,7 @@ class LinkDriver:
         self.disconnected: Callable[[], None] = _nothing
         self.refused: Callable[[QuloError], None] = _ignore
         self.attempts = 0
+        self._reason = ""  # of the last failed attempt
         self._context = context
         self._deliver = deliver
         self._security = security
@@ -154,15 +155,17 @@ class LinkDriver:
         finally:
             giving_up.cancel()
         was_up = self.link.phase is core.Phase.UP
-        log.log(
-            logging.WARNING if was_up else logging.DEBUG,
-            "%s %s: %s",
-            "lost" if was_up else "no session with",
-            self.url,
-            self.error or "the connection was closed",
-        )
+        self._log_loss(was_up)
         self._drop()
         return was_up
+
+    def _log_loss(self, was_up: bool) -> None:
+        """A loss is always worth a warning; an agent's failed attempts are, when the reason is a new one."""
+        reason = str(self.error or "the connection was closed")
+        new = self.link.identity.kind == "agent" and reason != self._reason
+        self._reason = "" if was_up else reason
+        level = logging.WARNING if was_up or new else logging.DEBUG
+        log.log(level, "%s %s: %s", "lost" if was_up else "no session with", self.url, reason)
 
     def _greeting_late(self) -> None:
         if self.link.phase is not core.Phase.UP:
@@ -206,7 +209,12 @@ class LinkDriver:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value != _Zap.RETRY:
-            self._fail(Denied(f"{self.url} does not accept our key: the hub's operator has to accept it"))
+            self._fail(
+                Denied(
+                    f"{self.url} does not accept our key: put its .pub file into the hub's accepted_keys directory, "
+                    "as NAME.pub, and reload the hub"
+                )
+            )
         elif event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
             self._fail(Disconnected(f"{self.url}: the handshake failed; do curve and the hub's key match?"))
         elif event == zmq.EVENT_CLOSED:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from qulo.errors import QuloError
+from qulo.errors import Disconnected
 from qulo.protocol import link as core
 from qulo.protocol.link import Event, Phase
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import Gap, Item, Tracker
-from tests.unit.qulo.protocol.fake_net import PATHS, Connection, Host, Net, Program
+from tests.unit.qulo.protocol.fake_link import PATHS, Connection, Program
+from tests.unit.qulo.protocol.fake_net import Host, Net
 
 TOPICS = ("a.b", "a.c", "a.b.c", "d", "local.x")
 PATTERNS = (">", "a.>", "a.*", "a.b", "*.b", "a.b.c", "d", "*", "local.>", "a.*.c")
@@ -222,7 +223,7 @@ class World:
         if connection is not None:
             self._say(f"cut {connection.user}")
 
-            connection.dialler.fail(QuloError("cut"))
+            connection.dialler.fail(Disconnected("cut"))
 
     def go_silent(self) -> None:
         """A connection goes half-open."""

@@ -135,13 +135,12 @@ def test_garbage_is_denied_or_left_unanswered_and_stops_nothing(number: int) -> 
     async def story() -> None:
         async with handler() as (_, asker):
             asker.send_multipart([b"", *list(garbage())[number]])
-            got = [await answer(asker, *question(b"qulo.curve", b"CURVE", RAW_KEY))]
-            while asker.poll(0):
-                got.append(asker.recv_multipart())
-            assert [each[3] for each in got if len(each) == 7 and each[2:4] != [b"7", b"200"]] in ([], [b"400"])
-            if got[0][3] != b"200":
+            asker.send_multipart([b"", *question(b"qulo.curve", b"CURVE", RAW_KEY)])
+            got: list[list[bytes]] = []
+            while not got or got[-1][3] != b"200":
                 await until(lambda: asker.poll(0))
                 got.append(asker.recv_multipart())
+            assert [each[3] for each in got] in ([b"200"], [b"400", b"200"])
             assert got[-1][3:6] == [b"200", b"OK", b"web-1#1"]
 
     _run(story())
