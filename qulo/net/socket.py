@@ -82,7 +82,7 @@ class Socket(zmq.asyncio.Socket):
             frame = receive(raw)
         except zmq.Again:
             return True
-        for _ in range(DRAIN):
+        for _ in range(DRAIN - 1):
             handler(frame)
             if self.closed:
                 return True

@@ -91,6 +91,6 @@ class Site:
         """Where programs connect to hub `name`: its ipc socket for an agent, or with `local`; else its TCP port."""
         return self._addresses[name]["local" if local or self._under[name] else "listen"]
 
-    def bus(self, name: str, local: bool = False, **options: Any) -> qulo.Bus:
-        """A program on hub `name`."""
-        return qulo.connect(self.url(name, local), **options)
+    def bus(self, hub: str, local: bool = False, **options: Any) -> qulo.Bus:
+        """A program on hub `hub`."""
+        return qulo.connect(self.url(hub, local), **options)
