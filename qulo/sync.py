@@ -22,12 +22,11 @@ import atexit
 import inspect
 import logging
 import os
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial, wraps
 from types import TracebackType
@@ -36,8 +35,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from qulo import client
 from qulo.client import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Handler, Message, decode_body, encode_body
 from qulo.errors import DeadlineExceeded, Disconnected, UsageError
+from qulo.handover import Call, Outbox, Workers, join_threads, start_thread
 from qulo.protocol.tracker import Gap
-from qulo.protocol.wire import BODY_OVERHEAD
 
 __all__ = ["Bus", "Responder", "Subscription", "connect"]
 
@@ -46,175 +45,12 @@ log = logging.getLogger("qulo")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Bytes of messages in the outbox before `publish` blocks: some milliseconds of work for the loop. What the
-# loop has taken from it, at most as much again, waits for the hub's credit.
-OUTBOX = 1024 * 1024
-
 # Seconds that `publish` waits for room: with no hub and full buffers for so long, the program has to decide.
 PUBLISH_TIMEOUT = 30.0
-
-# Requests that one Bus's responders work on at once, one thread each; handlers mostly wait for other things.
-WORKERS = 16
 
 # Seconds on top of a call's own deadline. The loop keeps that by itself and says more; this is for a loop
 # that does not come to it, because publishes before the call still wait for the hub.
 GRACE = 0.25
-
-
-class _Call:
-    """A coroutine to be run by the loop for a thread that waits for `result`."""
-
-    __slots__ = ("_make", "_task", "result")
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._make = make
-        self._task: asyncio.Task[Any] | None = None
-        self.result: Future[Any] = Future()
-
-    def start(self) -> None:
-        """In the loop."""
-        if self.result.set_running_or_notify_cancel():
-            self._task = asyncio.get_running_loop().create_task(self._make())
-            self._task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self.result.set_exception(Disconnected("the bus was closed"))
-        elif (error := task.exception()) is not None:
-            self.result.set_exception(error)
-        else:
-            self.result.set_result(task.result())
-
-    def fail(self) -> None:
-        """The loop has ended: nobody else will answer."""
-        if not self.result.done():
-            self.result.set_exception(Disconnected("the bus was closed"))
-
-    def abandon(self) -> None:
-        """In the loop: nobody waits any more."""
-        if self._task is not None:
-            self._task.cancel()
-        elif not self.result.done():
-            self.result.cancel()
-
-
-_Publish = tuple[str, int, bytes]  # topic, kind, body
-
-
-class _Outbox:
-    """What threads hand to the loop, in order. The loop is woken only if it waits; publishes are bounded."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._entries: list[_Publish | _Call] = []
-        self._calls: set[_Call] = set()  # not answered yet
-        self._size = 0
-        self._asleep = True
-        self._ended = False
-        self._room = threading.Condition(threading.Lock())
-
-    def publish(self, entry: _Publish, timeout: float | None) -> None:
-        """Append, when there is room; raises DeadlineExceeded when there is none in time."""
-        with self._room:
-            if self._size >= OUTBOX and not self._room.wait_for(self._has_room, timeout):
-                raise DeadlineExceeded(f"no room for another message within {timeout:g} s; this one was not sent")
-            self._check()
-            self._size += len(entry[2]) + BODY_OVERHEAD
-            self._append(entry)
-
-    def call(self, call: _Call, *, ordered: bool) -> None:
-        """Append a call, or with `ordered` False only see to it that it is answered; its thread waits."""
-        with self._room:
-            self._check()
-            self._calls.add(call)
-            if ordered:
-                self._append(call)
-        call.result.add_done_callback(lambda _result: self._calls.discard(call))
-
-    def _append(self, entry: _Publish | _Call) -> None:
-        self._entries.append(entry)
-        if self._asleep:
-            self._asleep = False
-            self._wake()
-
-    def take(self) -> list[_Publish | _Call]:
-        """Everything, for the loop. When there is nothing, the next entry wakes it."""
-        with self._room:
-            taken, self._entries = self._entries, []
-            self._asleep = not taken
-            self._size = 0
-            self._room.notify_all()
-        return taken
-
-    def end(self) -> None:
-        """The loop takes nothing any more: whoever waits is told."""
-        with self._room:
-            self._ended = True
-            self._room.notify_all()
-        for call in tuple(self._calls):
-            call.fail()
-
-    def _has_room(self) -> bool:
-        return self._size < OUTBOX or self._ended
-
-    def _check(self) -> None:
-        if self._ended:
-            raise Disconnected("the bus is closed")
-
-
-class _Workers(Executor):
-    """Up to WORKERS threads for handlers that may block, made when they are needed."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._busy = 0  # calls submitted and not finished
-        self._lock = threading.Lock()
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `fn` in a worker."""
-        future: Future[T] = Future()
-        with self._lock:
-            self._busy += 1
-            if self._busy > len(self._threads) < WORKERS:
-                self._threads.append(_thread(self._run, f"qulo worker {len(self._threads) + 1}"))
-        self._work.put(partial(self._carry_out, future, partial(fn, *args, **kwargs)))
-        return future
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-    def _carry_out(self, future: Future[T], work: Callable[[], T]) -> None:
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it is the asker's
-                future.set_exception(error)
-        with self._lock:
-            self._busy -= 1
-
-    def end(self, deadline: float) -> None:
-        """Let the handlers under way finish until `deadline` (monotonic)."""
-        for _ in self._threads:
-            self._work.put(None)
-        _join(self._threads, deadline)
-
-
-def _thread(run: Callable[[], None], name: str) -> threading.Thread:
-    # A daemon: a handler that never returns must not keep the program from ending.
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    return thread
-
-
-def _join(threads: list[threading.Thread], deadline: float) -> None:
-    for thread in threads:
-        if thread is threading.current_thread():  # closed from inside a handler
-            continue
-        thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            log.warning("%s still runs its handler; it was left behind", thread.name)
 
 
 class _Source(client.Subscription):
@@ -282,7 +118,7 @@ class Subscription(_Registered):
         self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
         if handler is not None:
-            self._thread = _thread(partial(self._work, handler), f"qulo handler of {self.topic}")
+            self._thread = start_thread(partial(self._work, handler), f"qulo handler of {self.topic}")
 
     @property
     def gaps(self) -> int:
@@ -307,7 +143,7 @@ class Subscription(_Registered):
 
     def _join(self, deadline: float) -> None:
         if self._thread is not None:
-            _join([self._thread], deadline)
+            join_threads([self._thread], deadline)
 
     def _next(self, timeout: float | None) -> Message | Gap | None:
         """None: closed, and everything was read."""
@@ -390,14 +226,14 @@ class Bus:
         self._bus = bus
         self._pid = os.getpid()
         self._open = False
-        self._outbox = _Outbox(self._wake)
-        self._workers = _Workers()
+        self._outbox = Outbox(self._wake)
+        self._workers = Workers()
         self._subscriptions: list[Subscription] = []
         self._started: Future[None] = Future()
         self._stop = asyncio.Event()
         self._filled = asyncio.Event()
         self._loop = asyncio.new_event_loop()
-        self._thread = _thread(self._live, "qulo")
+        self._thread = start_thread(self._live, "qulo")
         try:
             self._started.result()  # bounded by the client's own connect timeout
         except BaseException:
@@ -563,7 +399,7 @@ class Bus:
         while True:
             entries = self._outbox.take()
             for entry in entries:
-                if type(entry) is _Call:
+                if type(entry) is Call:
                     entry.start()
                 elif link.publish(*entry):  # type: ignore[misc]
                     driver.send()
@@ -606,7 +442,7 @@ class Bus:
         Raises DeadlineExceeded when the loop has none `timeout` and GRACE seconds later.
         """
         self._check()
-        call = _Call(make)
+        call = Call(make)
         self._outbox.call(call, ordered=ordered)
         try:
             if not ordered:

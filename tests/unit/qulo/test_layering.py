@@ -30,7 +30,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "daemon": frozenset({"errors", "config", "_version"}),  # knows no messaging
     "fleet": _BASE,
     "client": _ROLE,
-    "sync": _ROLE | {"client"},  # the blocking front IS the client on a loop of its own
+    "handover": _BASE,  # threads and the loop of the blocking front
+    "sync": _ROLE | {"client", "handover"},  # the blocking front IS the client on a loop of its own
     "qmaster": _ROLE,
     "qagent": _ROLE,
     "qulod": _ROLE,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import qulo
-from qulo import client, sync
+from qulo import client, handover, sync
 from qulo.errors import (
     BadBody,
     BadTopic,
@@ -314,7 +314,7 @@ def _entry(size: int) -> tuple[str, int, bytes]:
 
 def test_the_outbox_wakes_the_loop_once_for_many_messages() -> None:
     wakes: list[None] = []
-    outbox = sync._Outbox(lambda: wakes.append(None))
+    outbox = handover.Outbox(lambda: wakes.append(None))
     for _ in range(100):
         outbox.publish(_entry(1), None)
     assert len(wakes) == 1
@@ -328,20 +328,20 @@ def test_the_outbox_wakes_the_loop_once_for_many_messages() -> None:
 
 
 def test_a_full_outbox_blocks_until_the_loop_takes_from_it() -> None:
-    outbox = sync._Outbox(lambda: None)
-    outbox.publish(_entry(sync.OUTBOX), None)
+    outbox = handover.Outbox(lambda: None)
+    outbox.publish(_entry(handover.OUTBOX), None)
     with pytest.raises(DeadlineExceeded, match="this one was not sent"):
         outbox.publish(_entry(1), 0.01)
     blocked = threading.Thread(target=lambda: outbox.publish(_entry(1), PATIENCE))
     blocked.start()
-    assert outbox.take() == [_entry(sync.OUTBOX)]
+    assert outbox.take() == [_entry(handover.OUTBOX)]
     blocked.join(PATIENCE)
     assert outbox.take() == [_entry(1)]
 
 
 def test_the_end_of_the_outbox_is_told_to_whoever_waits() -> None:
-    outbox = sync._Outbox(lambda: None)
-    outbox.publish(_entry(sync.OUTBOX), None)
+    outbox = handover.Outbox(lambda: None)
+    outbox.publish(_entry(handover.OUTBOX), None)
     told: list[str] = []
 
     def publish() -> None:
