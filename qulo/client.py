@@ -12,6 +12,7 @@ itself. What that cost is never silent: subscribers get a `Gap` in place, `flush
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -19,8 +20,9 @@ import re
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -123,6 +125,7 @@ class Registered:
 
     async def _open(self) -> None:
         """Wait for the hub's answer; raises what the hub refused it with."""
+        self._bus._check_open()
         self._confirmed = self._bus._loop.create_future()
         self._sid = self._register()
         self._bus._registered[self._sid] = self
@@ -185,11 +188,10 @@ class Subscription(Registered):
         self._direct = handler is not None and not inspect.iscoroutinefunction(handler)
         self._queue: deque[Any] = deque()  # (topic, kind, bodies) or Gap
         self._queued = 0
-        self._rest = False  # has the generator taken a run that it has not yielded to its end?
+        self._run: Iterator[Message] = iter(())  # what is left of the run that was begun
         self._closed = False
         self._error: QuloError | None = None  # the hub refused it after a reconnect
         self._readable = asyncio.Event()
-        self._messages = self._generate()
         self._worker: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -202,19 +204,17 @@ class Subscription(Registered):
         return self.__aenter__().__await__()
 
     def __aiter__(self) -> AsyncIterator[Message | Gap]:
-        return self._messages
+        return self._generate()
 
     async def next(self, timeout: float | None = None) -> Message | Gap:
         """The next message or gap; raises DeadlineExceeded after `timeout` seconds."""
-        if not (self._queue or self._rest or self._closed):
-            try:
-                await asyncio.wait_for(self._readable.wait(), timeout)
-            except TimeoutError:
-                raise DeadlineExceeded(f"nothing came on {self.topic} within {timeout:g} s") from None
         try:
-            return await anext(self._messages)
-        except StopAsyncIteration:
-            raise Disconnected("the subscription is closed") from None
+            async with asyncio.timeout(timeout):
+                while (item := self._pop()) is None:
+                    await self._more()
+                return item
+        except TimeoutError:
+            raise DeadlineExceeded(f"nothing came on {self.topic} within {timeout:g} s") from None
 
     async def close(self) -> None:
         """End the subscription; iteration ends after what has already come."""
@@ -233,30 +233,39 @@ class Subscription(Registered):
         return tracker.sid
 
     async def _generate(self) -> AsyncIterator[Message | Gap]:
-        queue = self._queue
+        """A generator may be left, or cancelled, anywhere: it keeps nothing, so that the next one goes on."""
         while True:
-            while queue:
-                run = queue.popleft()
-                if type(run) is Gap:
-                    yield run
-                    continue
-                topic, kind, bodies = run
-                self._queued -= sum(map(len, bodies))
-                self._rest = True
-                if kind == RAW:
-                    for body in bodies[:-1]:
-                        yield Message(topic, body)
-                else:
-                    for body in bodies[:-1]:
-                        yield decode_body(topic, kind, body)
-                self._rest = False  # before the last one is out: whoever takes it may not come back
-                yield decode_body(topic, kind, bodies[-1])
-            if self._error is not None:
-                raise self._error
-            if self._closed:
+            for message in self._run:
+                yield message
+            item = self._pop()
+            if item is not None:
+                yield item
+            elif self._closed and self._error is None:
                 return
-            self._readable.clear()
-            await self._readable.wait()
+            else:
+                await self._more()
+
+    def _pop(self) -> Message | Gap | None:
+        """The next of what has come; None when there is nothing."""
+        while True:
+            message = next(self._run, None)
+            if message is not None or not self._queue:
+                return message
+            item = self._queue.popleft()
+            if type(item) is Gap:
+                return item
+            topic, kind, bodies = item
+            self._queued -= sum(map(len, bodies))
+            self._run = map(partial(Message, topic) if kind == RAW else partial(decode_body, topic, kind), bodies)
+
+    async def _more(self) -> None:
+        """Wait until something has come; raises when nothing can come any more."""
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise Disconnected("the subscription is closed")
+        self._readable.clear()
+        await self._readable.wait()
 
     async def _work(self) -> None:
         """Feed an async handler, one message at a time."""
@@ -387,7 +396,7 @@ class _Pending:
     def __init__(self, future: asyncio.Future[Any], topic: str, many: bool) -> None:
         self.future = future
         self.topic = topic
-        self.answers: asyncio.Queue[core.Answer | None] | None = asyncio.Queue() if many else None
+        self.answers: asyncio.Queue[core.Answer | QuloError | None] | None = asyncio.Queue() if many else None
         self.expected: int | None = None
 
 
@@ -407,6 +416,7 @@ class Bus:
         self._deadlines: dict[float, deque[tuple[float, int]]] = {}  # by timeout: deadline, request
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._first = True
+        self._closed = False
         self._refusal: QuloError | None = None
         self._unknown = 0
         self._topics: set[str] = set()
@@ -439,33 +449,50 @@ class Bus:
         try:
             await asyncio.wait_for(self._up.wait(), options.timeout)
             if self._refusal is not None:
-                await self.close()
                 raise self._refusal
         except TimeoutError:
             reasons = "; ".join(self._driver.failures.values())
             await self.close()
             tried = ", ".join(options.urls)
             raise EndpointError(f"no hub answers at {tried} ({reasons or 'no answer'})") from None
+        except BaseException:
+            await self.close()  # refused, or cancelled: nobody else will
+            raise
 
     async def close(self) -> None:
         """Let the hub acknowledge what was published (bounded), then disconnect."""
         if self.connected:
-            try:
+            with contextlib.suppress(TimeoutError):  # said below, as if there were no hub at all
                 await asyncio.wait_for(self._settled(), CLOSE_TIMEOUT)
-            except TimeoutError:
-                log.warning("closed with messages that the hub has not acknowledged")
-        for registered in list(self._registered.values()):
-            if isinstance(registered, Subscription):
-                registered._end()
-        tasks = list(self._tasks)
+        if not self._link.settled:
+            log.warning("closed with messages that the hub has not acknowledged")
+        self._closed = True
+        self._topics.clear()  # so that publish looks whether it may
+        self._end_all(Disconnected("the bus was closed"))
+        tasks = self._tasks - {asyncio.current_task()}  # a handler may be what closes the bus
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for rid in list(self._pending):
-            self._finish(rid, Disconnected("the bus was closed"))
         await self._driver.close()
         self._context.term()
+
+    def _end_all(self, error: QuloError) -> None:
+        """Nothing more comes: whoever waits for something is told."""
+        for registered in list(self._registered.values()):
+            registered._settle(error)
+            if isinstance(registered, Subscription):
+                registered._end()
+        for rid in list(self._pending):
+            self._finish(rid, error)
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Disconnected("the bus is closed")
 
     @property
     def connected(self) -> bool:
@@ -498,6 +525,8 @@ class Bus:
                 await self._room()
         elif not self._driver.scheduled:
             self._driver.wake()
+            if self._link.room <= 0:  # looked at once a turn: one message at a time never fills a batch
+                await self._room()
 
     async def flush(self, timeout: float | None = 30.0) -> None:
         """Return when the hub has acknowledged everything published so far.
@@ -525,11 +554,13 @@ class Bus:
 
     async def _progress(self) -> None:
         """Wait until the hub acknowledges something."""
+        self._check_open()
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
 
     def _check_topic(self, topic: str) -> None:
+        self._check_open()
         topics.check_topic(topic)
         if topic[0] == "$":
             raise BadTopic(f"{topic}: topics that begin with $ are the system's own")
@@ -588,7 +619,8 @@ class Bus:
         """Ask every responder; iterate over the bodies of their answers.
 
         Ends after `timeout` seconds, after `count` answers, or when all have answered. A responder's error is
-        raised, unless there were answers before it. Raises NoResponders when there is nobody.
+        raised, unless there were answers before it. Raises NoResponders when there is nobody, Disconnected when
+        there is no hub.
         """
         return self._many(topic, body, timeout, count)
 
@@ -603,6 +635,8 @@ class Bus:
                 answer = await answers.get()
                 if answer is None:
                     return
+                if isinstance(answer, QuloError):
+                    raise answer
                 seen += 1
                 if not answer.code:
                     yield decode_body(topic, answer.kind, answer.body).body
@@ -616,6 +650,7 @@ class Bus:
             self._finish(rid, None)
 
     def _ask(self, topic: str, body: Any, timeout: float, many: bool) -> int:
+        self._check_open()
         kind, data = encode_body(body)
         topics.check_topic(topic)
         self._check_size(data)
@@ -658,7 +693,7 @@ class Bus:
             return
         self._link.give_up(rid)
         if pending.answers is not None:
-            pending.answers.put_nowait(None)
+            pending.answers.put_nowait(error if isinstance(error, Disconnected) else None)
         elif error is not None and not pending.future.done():
             pending.future.set_exception(error)
 

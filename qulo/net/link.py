@@ -178,7 +178,7 @@ class LinkDriver:
         dealer.connect(self.url)
         dealer.start(receive_bytes, self._frame, self.flush)
         self._heard = time.monotonic()
-        dealer.push(self.link.hello(make_instance()))
+        self._push(self.link.hello(make_instance()))  # refused when the connection has failed already
         dealer.recheck()
 
     def _open(self, kind: int) -> Socket:

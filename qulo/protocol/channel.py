@@ -152,9 +152,9 @@ class Channel:
     @property
     def ack_due(self) -> bool:
         """Should an ack go out even if nothing else does?"""
-        if self.told == self.received:
-            return False
-        return self.ack_now or self.received - self.told >= LAZY_FRAMES or self.unacked_in >= LAZY_BYTES
+        if self.ack_now or self.received - self.told >= LAZY_FRAMES:
+            return True
+        return self.unacked_in >= min(LAZY_BYTES, self.limit // 4)  # both sides agree on the limit, or nearly
 
     def accept(self, number: int, size: int) -> bool:
         """Take in the number of an incoming frame: True for new, False for a repeat; a hole is a ProtocolError."""

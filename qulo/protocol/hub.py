@@ -158,7 +158,7 @@ class Hub:
             if not session.channel.all_sent:
                 self._dirty[session] = None  # the socket refused something: try again
         self.calls.expire(now, self._settle)
-        if self.blocked:
+        if self.blocked or any(session.slow for session in self.router.sessions):
             self._measure(now)
         self._sample(now)
 
@@ -379,9 +379,9 @@ class Hub:
 
     def _park(self, session: Session, number: int, records: list[Record], size: int) -> None:
         """Healthy subscribers lag: this frame is not accepted yet, so its publisher's credit runs out."""
-        session.parked_size += size
-        if session.parked_size > 2 * self.limits.link_buffer + self.limits.max_message:
+        if session.parked_size + size > 2 * self.limits.link_buffer + self.limits.max_message:
             raise ProtocolError("more was sent than the hub has given credit for")
+        session.parked_size += size
         session.parked.append((number, records, size))
         self._parked[session] = None
 

@@ -28,6 +28,9 @@ ECHOES = 16
 # Distinct topics whose trackers are remembered; beyond it the table starts anew.
 ROUTES = 50_000
 
+# What taking a run or a pulse of the wrong shape apart raises: checking each one before would cost more than all else.
+_MISSHAPEN = (ValueError, TypeError, AttributeError)
+
 
 class Phase(Enum):
     """Where the link is."""
@@ -357,7 +360,7 @@ class Link:
         if self._run:
             self._close_run()
         out = self.channel.take()
-        if self._reached - self._echoed >= self.high_water // ECHOES:
+        if self._reached - self._echoed >= max(1, self.high_water // ECHOES):
             self._echoed = self._reached
             out.append(self.channel.unnumbered([[wire.ECHO, self._reached]]))
         return out
@@ -390,20 +393,25 @@ class Link:
             self._events.append(Acknowledged())
         if number and not (self.phase is Phase.UP and self.channel.accept(number, len(data))):
             return
-        for record in records:
-            handler = _HANDLERS[wire.check(record, "down")]
-            handler(self, record)
+        try:
+            for record in records:
+                _HANDLERS[wire.check(record, "down")](self, record)
+        except _MISSHAPEN as error:
+            raise ProtocolError(f"not a record: {error}") from None
 
     def pub_received(self, data: bytes) -> None:
         """A frame from the SUB. Raises ProtocolError."""
         end = data.find(b"\0") + 1
-        if data.startswith(topics.SESSIONS):
-            self._own(data, end)
-            return
-        runs = self._bundle(data, end)
-        # All runs of a frame match the same subscriptions; the hub counts a frame once for each on PUB.
-        self._reached += len(self._route_of(runs[0][0]).pub)
-        self._runs_received(runs, direct=False)
+        try:
+            if data.startswith(topics.SESSIONS):
+                self._own(data, end)
+                return
+            runs = self._bundle(data, end)
+            # All runs of a frame match the same subscriptions; the hub counts a frame once for each on PUB.
+            self._reached += len(self._route_of(runs[0][0]).pub)
+            self._runs_received(runs, direct=False)
+        except _MISSHAPEN as error:
+            raise ProtocolError(f"not a run: {error}") from None
 
     def _bundle(self, data: bytes, end: int) -> list[wire.Run]:
         epoch, runs = wire.decode_bundle(data, end)
@@ -414,17 +422,14 @@ class Link:
     def _runs_received(self, runs: list[wire.Run], direct: bool) -> None:
         """A subscription takes from its own path only: between the two there is no order."""
         fresh, items = self._fresh, self._items
-        try:
-            for topic, seq, prev, origin, kind, bodies in runs:
-                item = (topic, kind, bodies, origin, seq)
-                route = self._routes.get(topic) or self._route_of(topic)
-                for tracker in route.direct if direct else route.pub:
-                    if tracker.take(prev, item, fresh):
-                        self._ask_repair(tracker)
-                    if fresh:
-                        items.append((tracker, fresh.pop()))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ProtocolError(f"not a run: {error}") from None
+        for topic, seq, prev, origin, kind, bodies in runs:
+            item = (topic, kind, bodies, origin, seq)
+            route = self._routes.get(topic) or self._route_of(topic)
+            for tracker in route.direct if direct else route.pub:
+                if tracker.take(prev, item, fresh):
+                    self._ask_repair(tracker)
+                if fresh:
+                    items.append((tracker, fresh.pop()))
 
     def _route_of(self, topic: str) -> Route:
         route = self._routes.get(topic)
@@ -472,6 +477,8 @@ class Link:
     def _agree(self, at: int, pairs: list[Any]) -> bool:
         """Compare the hub's counts with the trackers'; what was lost is asked for."""
         agreed = True
+        if not {int}.issuperset(map(type, pairs)):
+            raise ProtocolError("counts are numbers")
         for sid, count in zip(pairs[::2], pairs[1::2], strict=True):
             tracker = self.trackers.get(sid)
             if tracker is None:

@@ -67,6 +67,7 @@ class Relay:
         self._first: dict[str, Tracker] = {}  # by topic, the first of those that match it
         self._left: dict[str, int] = {}  # by topic, the highest number that another one left to the first
         self._unused: dict[str, Want] = {}  # wants without users, to be closed when nobody relies on them
+        self._epoch = 0  # of the numbers above
         self._now = 0.0  # of the last turn
         self.dropped = 0
 
@@ -327,7 +328,8 @@ class Relay:
     def _welcomed(self, hub: Hub, event: events.Welcomed, now: float) -> list[ports.Note]:
         name = self.link.hub.get("name", "?")
         notes = [ports.Note("info", f"connected to master {name}")]
-        if not event.resumed:
+        if self.link.epoch != self._epoch:  # the numbers are those of an epoch, also for a new session
+            self._epoch = self.link.epoch
             self._published.clear()
             self._left.clear()
         if event.lost:

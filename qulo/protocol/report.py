@@ -62,6 +62,6 @@ def _peer(session: Session, now: float) -> dict[str, Any]:
         "queued": session.channel.bytes,
         "dropped": session.dropped,
         "bad": session.bad,
-        "subscriptions": len(session.subscriptions) + len(session.members),
+        "subscriptions": sum(bool(s.path) for s in session.subscriptions.values()) + len(session.members),
         "responders": len(session.responders),
     }

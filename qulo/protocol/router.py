@@ -58,7 +58,7 @@ class Router:
         self.window = Window(limits.replay_window)
         self.frames: list[tuple[Listener, bytes]] = []
         self.sessions: dict[Session, None] = {}  # those with subscriptions or memberships, in order
-        self.lag_limit = limits.high_water // 2
+        self.lag_limit = max(1, limits.high_water // 2)
         self.budget = self.lag_limit  # runs that may still be published before the next `measure`
         self._note = note
         self._index: PatternIndex[dict[bool, Interest]] = PatternIndex()

@@ -275,7 +275,7 @@ def decode_bundle(data: bytes, start: int) -> tuple[int, list[Run]]:
     """(epoch, runs) of a PUB frame whose key ended before `start`; raises ProtocolError."""
     try:
         epoch, runs = msgpack.unpackb(data[start:])
-        if type(runs) is not list or not runs:
+        if type(runs) is not list or not runs or type(runs[0]) is not list or not runs[0]:
             raise ProtocolError("not a bundle: runs are a list")
     except ProtocolError:
         raise

@@ -216,12 +216,15 @@ def test_request_many_gets_every_responders_answer(tell: Tell) -> None:
     async def story(here: qulo.Bus, there: qulo.Bus) -> None:
         with pytest.raises(qulo.NoResponders):
             [answer async for answer in here.request_many("who", timeout=5)]
-        async with there.respond("who", lambda m: "there"), here.respond("who", lambda m: "here"):
-            async with there.respond("who", lambda m: "there too"):
-                answers = [answer async for answer in here.request_many("who", timeout=10)]
-                assert sorted(answers) == ["here", "there", "there too"]
-                first = [answer async for answer in here.request_many("who", timeout=10, count=1)]
-                assert len(first) == 1
+        async with (
+            there.respond("who", lambda m: "there"),
+            here.respond("who", lambda m: "here"),
+            there.respond("who", lambda m: "there too"),
+        ):
+            answers = [answer async for answer in here.request_many("who", timeout=10)]
+            assert sorted(answers) == ["here", "there", "there too"]
+            first = [answer async for answer in here.request_many("who", timeout=10, count=1)]
+            assert len(first) == 1
 
     tell(story)
 
@@ -257,6 +260,19 @@ def test_local_topics_stay_on_their_host(tell: Tell) -> None:
             if there.url != here.url:
                 with pytest.raises((qulo.NoResponders, qulo.Denied)):
                     await there.request("local.name")
+
+    tell(story)
+
+
+def test_the_site_is_listed_from_every_hub(tell: Tell) -> None:
+    async def story(here: qulo.Bus, there: qulo.Bus) -> None:
+        site = await here.request("$qulo.list")
+        assert site["hub"]["authority"]
+        own = await here.request("$qulo.local.list")
+        assert "client" in {peer["kind"] for peer in own["peers"]}
+        if here.url.startswith("ipc://"):
+            assert not own["hub"]["authority"]
+            assert "agent" in {peer["kind"] for peer in site["peers"]}
 
     tell(story)
 

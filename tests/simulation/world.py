@@ -283,5 +283,3 @@ class World:
         for name in names:
             for message in self.unsettled[name]:
                 message.certain = False
-
-

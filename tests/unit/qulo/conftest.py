@@ -81,17 +81,17 @@ class Hub:
         self.started.append(process)
         return process
 
-    def start_listening(self, *argv: str) -> subprocess.Popen[bytes]:
-        """Start a program and wait until it has subscribed or responds."""
+    def start_listening(self, *argv: str, to: int = 1) -> subprocess.Popen[bytes]:
+        """Start a program and wait until it has that many subscriptions and responders."""
         process = self.start(*argv)
-        until(lambda: self._listens(process))
+        until(lambda: self._listens(process, to))
         return process
 
-    def _listens(self, process: subprocess.Popen[bytes]) -> bool:
+    def _listens(self, process: subprocess.Popen[bytes], to: int) -> bool:
         assert process.poll() is None, process.communicate()
         peers = self.bus.request(LOCAL_LIST)["peers"]
         mine = [peer for peer in peers if f"-{process.pid}." in peer["name"] and peer["state"] == "up"]
-        return any(peer["subscriptions"] or peer["responders"] for peer in mine)
+        return any(peer["subscriptions"] + peer["responders"] >= to for peer in mine)
 
 
 @contextlib.contextmanager

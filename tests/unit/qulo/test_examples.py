@@ -106,12 +106,13 @@ def _runs(pid: int) -> bool:
 
 
 def _demo(hub: Hub) -> None:
-    places = set(Path("/tmp").glob("qulo-*"))
     done = hub.run(*_argv("demo"))
     out = done.stdout.decode()
     assert done.returncode == 0, done.stderr
     assert out.endswith("demo: done; nothing was left behind\n")
-    assert set(Path("/tmp").glob("qulo-*")) <= places
+    place = re.search(r"qulod -c (/tmp/qulo-\S+)/qulod.yaml", out)
+    assert place is not None
+    assert not Path(place[1]).exists()
     pid = re.search(r"qulod: PID (\d+) has stopped", out)
     assert pid is not None
     assert not _runs(int(pid[1]))

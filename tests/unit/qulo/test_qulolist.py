@@ -103,8 +103,8 @@ def test_colour_and_watch_are_for_terminals(hub: Hub, someone: str, no_color: st
 
         until(twice)
         os.kill(process.pid, 2)  # Ctrl-C
-        os.close(ours)
         assert process.wait(PATIENCE) == 0
+    os.close(ours)  # not before its end: it would have nowhere to write what it still holds
     assert (b"\33[32mup" in seen) == (not no_color)
 
 

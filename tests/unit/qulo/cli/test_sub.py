@@ -15,7 +15,8 @@ from tests.unit.qulo.conftest import PATIENCE, Hub
 
 def _output(hub: Hub, *argv: str) -> list[str]:
     """What it shows of three messages."""
-    process = hub.start_listening("qulo", "sub", "--count", "3", *argv)
+    patterns = sum(not each.startswith("-") for each in argv)
+    process = hub.start_listening("qulo", "sub", "--count", "3", *argv, to=patterns)
     hub.bus.publish("sub.a", b"text\33[2J")
     hub.bus.publish("sub.b", {"t": 21.5})
     hub.bus.publish("sub.c", b"two\nlines", {"key": "value"})

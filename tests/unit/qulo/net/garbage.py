@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from collections.abc import Iterator
 
 import msgpack
 import zmq
 
+from qulo.errors import BadVersion
 from qulo.protocol import wire
 
 HELLO: wire.Record = [wire.HELLO, wire.VERSION, b"garbage!", "garbage", "client", None, 0, 0, {}]
+
+# A HELLO that no hub takes: its answer is like no other.
+LAST: wire.Record = [wire.HELLO, 0, *HELLO[2:]]
+
+PATIENCE = 20_000  # ms
 
 
 def frames(count: int, seed: int) -> Iterator[bytes]:
@@ -55,8 +60,10 @@ def _truncated(dice: random.Random) -> bytes:
 
 
 def _wrong_types(dice: random.Random) -> bytes:
-    values = (None, -1, 1 << 63, "x", b"x", [], {}, 1.5, True, [[]], float("nan"))
+    values: tuple[object, ...] = (None, -1, 1 << 63, "x", b"x", [], {}, 1.5, True, [[]], float("nan"))
     record = [dice.randrange(50), *(dice.choice(values) for _ in range(dice.randrange(8)))]
+    if record == [wire.BYE]:
+        record.append(None)  # alone it would be right, and end the session that the rest is meant for
     packed: bytes = msgpack.packb([dice.choice((0, 1, "1", None)), 0, [record]])
     return packed
 
@@ -78,9 +85,12 @@ def _numbers(dice: random.Random) -> bytes:
 
 
 def throw(url: str, count: int, seed: int, greet: bool) -> None:
-    """Send garbage to a hub, after a proper HELLO or without; reads what comes back so that nothing piles up."""
+    """Send garbage to a hub, after a proper HELLO or without, and return when the hub has taken it all in.
+
+    What comes back is read, so that nothing piles up; the answer to the last frame tells that the rest was read.
+    """
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.set(zmq.LINGER, 2000)
+        dealer.set(zmq.LINGER, 0)
         dealer.connect(url)
         if greet:
             dealer.send(wire.encode(0, 0, [HELLO]))
@@ -89,7 +99,15 @@ def throw(url: str, count: int, seed: int, greet: bool) -> None:
             if number % 100 == 0:
                 while dealer.poll(0):
                     dealer.recv()
-        time.sleep(0.1)  # the context ends with the process of its frames; nobody acknowledges garbage
+        dealer.send(wire.encode(0, 0, [LAST]))
+        while BadVersion.code.encode() not in _answer(dealer):
+            pass
+
+
+def _answer(dealer: zmq.Socket[bytes]) -> bytes:
+    if not dealer.poll(PATIENCE):
+        raise TimeoutError("the hub answers no more")
+    return dealer.recv()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any, Self
 
 # Any address in 127.0.0.0/8 is this host's.
 HOST = "127.0.0.2"
@@ -36,25 +37,27 @@ class Proxy:
     async def __aenter__(self) -> Self:
         for endpoint in self._endpoints:
             port = int(endpoint.rpartition(":")[2])
-            server = await asyncio.start_server(lambda r, w, port=port: self._accept(r, w, port), HOST, port)
-            self._servers.append(server)
+
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
+                self._spawn(self._accept(reader, writer, port))
+
+            self._servers.append(await asyncio.start_server(accept, HOST, port))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for server in self._servers:
             server.close()
-        self.cut()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for server in self._servers:
-            await server.wait_closed()
+        self.cut()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
-    @property
-    def connections(self) -> int:
-        """How many are open now, of those that are not swallowed."""
-        return len(self._writers - self._swallowed) // 2
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="proxy")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def cut(self) -> None:
         """Reset every connection; what is on its way is lost."""
@@ -76,18 +79,17 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         self.accepted += 1
         self._writers.add(writer)
+        await self._open.wait()
         try:
-            await self._open.wait()
             there, out = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             writer.transport.abort()  # the hub is away
-            self._writers.discard(writer)
             return
         self._writers.add(out)
-        for source, sink in ((reader, out), (there, writer)):
-            task = asyncio.create_task(self._forward(source, sink), name="proxy")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if writer.transport.is_closing():
+            out.transport.abort()  # cut meanwhile
+        self._spawn(self._forward(reader, out))
+        self._spawn(self._forward(there, writer))
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -98,7 +100,6 @@ class Proxy:
                     await sink.drain()
         if sink not in self._swallowed:
             sink.close()
-        self._writers.discard(sink)
 
 
 def _here(endpoint: str) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from qulo.net.service import Service
 from qulo.net.socket import make_context
 from qulo.protocol import wire
 from qulo.protocol.hub import Hub
+from qulo.protocol.link import Link
 from qulo.protocol.ports import Limits
 from tests.unit.qulo.aio_tools import _run
 from tests.unit.qulo.net.garbage import HELLO
@@ -254,7 +256,7 @@ def test_an_accepted_key_is_all_it_takes() -> None:
                     assert len((await sub.next(5)).body) == len((await other.next(5)).body) == 60_000  # type: ignore[union-attr]
                 async with there.respond("double", lambda m: 2 * m.body):
                     assert await here.request("double", 21) == 42
-            await until(lambda: sorted(s.principal for s in service.hub.down) == ["web-1", "web-2"])
+                assert sorted(s.principal for s in service.hub.sessions.values()) == ["web-1", "web-2"]
 
     _run(story())
 
@@ -337,7 +339,9 @@ def test_an_error_says_what_does_not_match() -> None:
             make_client(site, "stranger")
             with pytest.raises(EndpointError, match="do curve and the hub's key match"):
                 await secure_bus(site, "web-1", server_key=wrong, timeout=0.5).open()
-            with pytest.raises(qulo.Denied, match=r"does not accept our key: put its \.pub file into the hub's accepted"):
+            with pytest.raises(
+                qulo.Denied, match=r"does not accept our key: put its \.pub file into the hub's accepted"
+            ):
                 await secure_bus(site, "stranger").open()
             with pytest.raises(EndpointError, match="do curve and the hub's key match"):
                 await site.bus("m", timeout=0.5).open()  # no keys at all
@@ -346,6 +350,26 @@ def test_an_error_says_what_does_not_match() -> None:
                 await qulo.connect(
                     site.url("plain"), timeout=0.5, server_key=wrong, key=site.path / "clients" / "web-1.key"
                 ).open()
+
+    _run(story())
+
+
+def test_a_program_too_busy_to_say_hello_in_time_hears_the_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    hello = Link.hello
+
+    def late(self: Link, instance: bytes) -> bytes:
+        busy = time.monotonic() + 0.1
+        while time.monotonic() < busy:
+            pass  # meanwhile the handshake fails
+        return hello(self, instance)
+
+    monkeypatch.setattr(Link, "hello", late)
+
+    async def story() -> None:
+        async with Site() as site:
+            await start_secure(site)
+            with pytest.raises(EndpointError, match="do curve and the hub's key match"):
+                await site.bus("m", timeout=0.5).open()
 
     _run(story())
 

@@ -239,7 +239,7 @@ def test_the_instance_of_another_session_is_not_enough_to_take_it_over() -> None
 
 
 def test_many_hellos_on_one_connection_do_not_heap_up_sessions() -> None:
-    net, hub, p, _ = world()
+    _, hub, p, _ = world()
     wire_of_p = p.wire
     for number in range(500):
         hello = [wire.HELLO, wire.VERSION, number.to_bytes(8, "big"), "x", "client", None, 0, 0, {}]
@@ -253,7 +253,7 @@ def test_nothing_of_a_session_remains_behind_its_bye() -> None:
     net.settle()
     s.wire.send("up", s.link.bye())
     net.settle()
-    late = [[wire.BYE], [wire.BYE], [wire.SUBSCRIBE, 5, "a.*", None], [wire.RESPOND, 6, "svc"]]
+    late: list[wire.Record] = [[wire.BYE], [wire.BYE], [wire.SUBSCRIBE, 5, "a.*", None], [wire.RESPOND, 6, "svc"]]
     p.wire.send("up", wire.encode(p.link.channel.number + 1, 0, late))
     net.settle()
     assert not hub.hub.router.sessions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 
@@ -9,7 +11,7 @@ from qulo.errors import ProtocolError
 from qulo.protocol import wire
 from qulo.protocol.channel import CEILING
 
-FILLING: dict[type, object] = {
+FILLING: dict[type, Any] = {
     int: 7,
     str: "a.b",
     bytes: b"body",
@@ -71,7 +73,7 @@ def test_unnumbered_verbs_travel_up() -> None:
 
 
 def test_a_frame_comes_back_as_it_was() -> None:
-    records = [[wire.PUBLISH, "a.b", 0, [b"1", b"2"]], [wire.UNSUBSCRIBE, 3]]
+    records: list[wire.Record] = [[wire.PUBLISH, "a.b", 0, [b"1", b"2"]], [wire.UNSUBSCRIBE, 3]]
     assert wire.decode(wire.encode(7, 5, records)) == (7, 5, records)
 
 
