@@ -69,7 +69,7 @@ class Calls:
         if topics.is_local(pattern) and not session.listener.local:
             raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
         held = len(session.subscriptions) + len(session.members) + len(session.responders)
-        if held >= self.limits.max_subscriptions and sid not in session.responders:
+        if held >= self.limits.max_subscriptions * session.weight and sid not in session.responders:
             raise Overloaded("this peer has too many responders; the limit is max_subscriptions")
         self.retire(session, sid)
         responder = Responder(session, sid, pattern)

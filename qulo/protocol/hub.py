@@ -34,8 +34,13 @@ SILENT_BEATS = 2.5
 # Ended sessions that are remembered for `qulolist`.
 REMEMBERED = 1000
 
-# Bad frames of one session that are answered; the rest are only counted, so that garbage is not amplified.
+# Bad frames of one session that are answered; from then on one in so many seconds, so that garbage is not
+# amplified and yet a link whose numbers are out of step always learns that it has to begin anew.
 ANSWERED_BAD = 10
+BAD_PAUSE = 5.0
+
+# Topics of an agent that are remembered for the Gap when it dies; with more, one Gap speaks for all.
+AGENT_TOPICS = 1000
 
 # Bytes of runs from above that may wait while local subscribers lag; beyond it they get a Gap.
 ABOVE_LIMIT = 16 * 1024 * 1024
@@ -97,6 +102,7 @@ class Hub:
         self._parked: dict[Session, None] = {}
         self._above: deque[tuple[str, int, list[bytes], bytes]] = deque()
         self._above_size = 0
+        self._above_lost: set[str] = set()
         self._waiting_above: dict[str, list[Subscription]] = {}
         self._sampled: tuple[float, dict[str, int]] = (0.0, {})
 
@@ -132,7 +138,7 @@ class Hub:
             else:
                 self._numbered(session, number, records, len(data), now)
         except ProtocolError as error:
-            self._bad(listener, route, session, error)
+            self._bad(listener, route, session, error, now)
 
     def subscription_received(self, listener: Listener, user: str, message: bytes, now: float) -> bool:
         """A message from an XPUB; True when the caller shall install `message[1:]` for the sender."""
@@ -342,6 +348,9 @@ class Hub:
         self._dirty.pop(session, None)
         if why != "bye" or session.kind == "agent":
             self.down.append(session)  # a program that said goodbye is nothing to look for
+        if why == "expired":
+            for pattern in session.forwarded:  # it may have acknowledged what it never forwarded
+                self.pass_gap(pattern, 0, None, None, "restart")
         level = "info" if why == "bye" else "warning"
         tail = f"; {lost} frames for it were not acknowledged" if lost else ""
         self._note(level, f"{session.kind} {session.name} ({session.address}) is down: {why}{tail}")
@@ -411,7 +420,7 @@ class Hub:
             try:
                 self._take_in(session, number, records, size, now)
             except ProtocolError as error:
-                self._bad(session.listener, session.route or b"", session, error)
+                self._bad(session.listener, session.route or b"", session, error, now)
             if self.router.budget <= 0:
                 self.blocked = not self.router.measure(now)
         while self._above and not self.blocked:
@@ -420,6 +429,8 @@ class Hub:
             self.router.publish(name, kind, bodies, origin)
             if self.router.budget <= 0:
                 self.blocked = not self.router.measure(now)
+        if not self._above:
+            self._above_lost.clear()
 
     def _acked(self, session: Session, now: float) -> None:
         if not session.channel.all_sent or session.repairs:
@@ -427,15 +438,17 @@ class Hub:
         if self.blocked:
             self._measure(now)
 
-    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception) -> None:
+    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception, now: float) -> None:
         """Garbage is counted, answered while it is rare, and dropped."""
         self.counters.bad_frames += 1
         if session is None:
             return
         session.bad += 1
-        if session.bad <= ANSWERED_BAD:
-            self._note("warning", f"bad frame from {session.name} ({session.address}): {error}")
-            self._refuse(listener, route, ProtocolError.code, str(error)[:200])
+        if session.bad > ANSWERED_BAD and now - session.bad_answered < BAD_PAUSE:
+            return
+        session.bad_answered = now
+        self._note("warning", f"bad frame from {session.name} ({session.address}): {error}")
+        self._refuse(listener, route, ProtocolError.code, str(error)[:200])
 
     def _dispatch(self, session: Session, record: Record, now: float) -> None:
         """The one place where a verb becomes an action."""
@@ -477,6 +490,8 @@ class Hub:
             self._check_publish(session, name)
         self.counters.runs += 1
         self.counters.messages += len(bodies)
+        if session.kind == "agent" and name not in session.forwarded:
+            session.forwarded[name if len(session.forwarded) < AGENT_TOPICS else ">"] = None
         self.router.publish(name, kind, bodies, session.instance)
         if self.upstream is not None and not topics.is_local(name):
             self.upstream.publish(name, kind, bodies)
@@ -574,7 +589,7 @@ class Hub:
         session.calls += 1
         try:
             topics.check_topic(topic)
-            if session.calls > self.limits.max_pending:
+            if session.calls > self.limits.max_pending * session.weight:
                 raise Overloaded(f"{session.calls} requests are under way; the limit is max_pending")
             if topics.is_local(topic) and not session.listener.local:
                 raise Denied(f"{topic}: local topics are for programs that use this host's own ipc:// socket")
@@ -609,6 +624,8 @@ class Hub:
     def _lost(self, session: Session, record: Record, now: float) -> None:
         """An agent could not forward everything: whoever would have got it is told, here and above."""
         _, pattern, reason = record
+        if session.kind != "agent":
+            raise ProtocolError("only an agent forwards for others, and can lose on the way")
         self.pass_gap(_pattern(pattern), 0, None, None, reason[:32], but=session.instance)
         if self.upstream is not None:
             self.upstream.lost(pattern, reason)
@@ -625,7 +642,9 @@ class Hub:
         size = sum(map(len, bodies))
         if self._above_size + size > ABOVE_LIMIT:
             self.counters.dropped += len(bodies)
-            self.pass_gap(name, 0, None, None, "overflow")
+            if name not in self._above_lost:  # one Gap until it has drained, not one a run
+                self._above_lost.add(name)
+                self.pass_gap(name, 0, None, None, "overflow")
             return
         self._above.append((name, kind, bodies, origin))
         self._above_size += size

@@ -216,7 +216,7 @@ class Router:
             raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
         held = len(session.subscriptions) + len(session.members) + len(session.responders)
         known = sid in session.subscriptions or sid in session.members
-        if held >= self.limits.max_subscriptions and not known:
+        if held >= self.limits.max_subscriptions * session.weight and not known:
             raise Overloaded(f"this peer has {held} subscriptions; the limit is max_subscriptions")
 
     def serve(self, subscription: Subscription) -> None:

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from qulo.errors import Overloaded
 from qulo.protocol.channel import Channel
 from qulo.protocol.interest import Interest
 from qulo.protocol.wire import ANSWER, BODY_OVERHEAD, RECORD_OVERHEAD, Record
+
+# An agent's share of the limits per peer: the programs of one host, and of the hosts below it.
+AGENT_WEIGHT = 100
 
 
 class Life(Enum):
@@ -103,9 +107,16 @@ class Session:
     lag_since: float | None = None
     slow: bool = False
     dropped: int = 0  # runs and work that did not fit
+    forwarded: dict[str, None] = field(default_factory=dict)  # an agent's: topics that came through it
+    bad_answered: float = 0.0
     bad: int = 0  # frames and records that were not the protocol
     calls: int = 0  # requests under way
     rtt: int = 0  # µs
+
+    @property
+    def weight(self) -> int:
+        """How many peers it counts as: an agent speaks for all programs of its host."""
+        return AGENT_WEIGHT if self.kind == "agent" else 1
 
     @property
     def connected(self) -> bool:
@@ -132,5 +143,8 @@ class Session:
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """The answer to one of its requests."""
         self.calls -= 1
+        if self.channel.room < -self.channel.limit and body:
+            # It asks and does not read: its requests are bounded by number, their answers have to be by size.
+            code, body = Overloaded.code, b"the answer was dropped: too many others wait to be read"
         size = len(body) + 4 * len(code) + BODY_OVERHEAD + RECORD_OVERHEAD
         self.channel.add([ANSWER, rid, code, kind, body], size)

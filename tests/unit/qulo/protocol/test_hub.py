@@ -284,3 +284,25 @@ def test_rates_are_measured_from_two_samples() -> None:
 
 def test_a_link_and_a_hub_have_the_same_defaults() -> None:
     assert Link(identity=None, limits=Limits()).high_water == Limits().high_water  # type: ignore[arg-type]
+
+
+def test_only_an_agent_can_tell_of_losses() -> None:
+    hub, listener, session = connected()
+    say(hub, listener, [wire.LOST, ">", "overflow"], number=1)
+    assert session.bad == 1
+
+
+def test_one_who_asks_and_does_not_read_gets_small_errors_in_the_end() -> None:
+    _, _, session = connected()
+    session.calls = 100
+    for rid in range(100):
+        session.answer(rid, "", 0, b"x" * 1024 * 1024)
+    assert session.channel.bytes < 2 * session.channel.limit + 2 * 1024 * 1024
+
+
+def test_garbage_is_answered_ten_times_and_then_now_and_then() -> None:
+    hub, listener, _ = connected()
+    answered = sum(bool(say(hub, listener, ["garbage"])) for _ in range(50))
+    assert answered == 10
+    hub.frame_received(listener, b"r", "me#1", "here", b"garbage", 99.0)
+    assert hub.take_out()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from qulo.errors import BadTopic, Denied, NoResponders, Overloaded, ResponderLost
 from qulo.protocol import link as core
 from qulo.protocol.link import Asked
@@ -103,7 +105,8 @@ def test_what_nobody_below_wants_any_more_is_not_sent_down() -> None:
     assert not hosts[1].way_up.link.trackers
 
 
-def test_a_subscription_that_the_master_refuses_is_refused_below() -> None:
+def test_a_subscription_that_the_master_refuses_is_refused_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qulo.protocol.session.AGENT_WEIGHT", 1)
     net, hosts, programs = tree(Limits(max_subscriptions=2))
     other = net.program("other", hosts[1])
     for program, topic in ((programs[1], "a"), (programs[1], "b"), (other, "c")):
@@ -239,3 +242,28 @@ def test_a_refusal_below_needs_no_master() -> None:
     (refused,) = programs[2].of(core.Rejected)
     assert isinstance(refused, core.Rejected)
     assert isinstance(refused.error, Denied)
+
+
+def test_an_agent_has_the_limits_of_many_programs() -> None:
+    net, hosts, programs = tree(Limits(max_subscriptions=2))
+    other = net.program("other", hosts[1])
+    for program, topic in ((programs[1], "a"), (programs[1], "b"), (other, "c")):
+        program.subscribe(topic)
+        net.settle()
+    assert not other.of(core.Rejected)
+    assert len(hosts[0].session(hosts[1].way_up).subscriptions) == 3
+
+
+def test_the_death_of_an_agent_is_a_gap_on_what_came_through_it() -> None:
+    net, hosts, programs = tree()
+    through, elsewhere = programs[0].subscribe("a.>"), programs[0].subscribe("b.>")
+    net.settle()
+    programs[2].publish("a.x", "1")
+    programs[0].publish("b.x", "2")
+    net.settle()
+    hosts[1].way_up.cut()
+    hosts[0].expire(hosts[1].way_up)
+    net.settle()
+    assert programs[0].texts(through) == ["1"]
+    assert [gap.pattern for gap in programs[0].gaps(through)] == ["a.x"]
+    assert programs[0].gaps(elsewhere) == []

@@ -137,13 +137,12 @@ def test_a_session_that_expired_gets_a_gap_for_what_nobody_kept() -> None:
 
 
 def test_a_gap_told_while_a_session_had_ended_is_told_when_it_comes_back() -> None:
-    net, hub, p, s = world()
+    net, hub, _, s = world()
     tracker = s.subscribe("a.>")
     net.settle()
     s.cut()
     hub.expire(s)
-    p.link.lost("a.b", "overflow")
-    p.turn()
+    hub.hub.pass_gap("a.b", 0, None, None, "overflow")
     net.advance(3)
     assert len(s.gaps(tracker)) == 1
     s.cut()
