@@ -44,6 +44,7 @@ class Service:
         self.addresses: dict[str, str] = {}
         self._context = make_context()
         hub = Hub(settings.name or settings.program, make_epoch(), limits_of(settings), make_token, version)
+        hub.is_host = settings.program == "qulod"
         for topic in (LIST, LOCAL_LIST):
             hub.system[topic] = self._report
         self._server = HubServer(hub, self._context)

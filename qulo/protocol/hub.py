@@ -53,6 +53,9 @@ INSTANCE_BYTES = 8
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
 
+# Answered by every host: its agent, or the hub that is one itself.
+PING = "$qulo.ping"
+
 # The code of an answer to a frame from somebody who has no session here: say HELLO (again).
 NO_SESSION = "no-session"
 
@@ -88,6 +91,7 @@ class Hub:
         self.sessions: dict[bytes, Session] = {}  # by instance
         self.down: deque[Session] = deque(maxlen=REMEMBERED)
         self.system: dict[str, SystemHandler] = {}
+        self.is_host = False  # does this hub have an agent's duties, as qulod does?
         self.blocked = False
         self.rates: dict[str, float] = {}
         self._notes: list[Note] = []
@@ -571,7 +575,7 @@ class Hub:
     def _respond(self, session: Session, record: Record, now: float) -> None:
         _, sid, pattern = record
         try:
-            if topics.is_system(pattern):
+            if topics.is_system(pattern) and (session.kind != "agent" or pattern != PING):
                 raise Denied(f"{pattern}: the system answers its own requests")
             self.calls.respond(session, sid, pattern)
         except QuloError as error:
@@ -598,12 +602,31 @@ class Hub:
             return
         if topic in self.system and (self.upstream is None or topic.startswith("$qulo.local.")):
             self._answer_system(session, rid, request)
+        elif topic == PING and self.upstream is None:
+            self._ping(session, rid, request, now)
         elif self._decides(topic):
             self.calls.request(session, rid, request, now)
         elif self.upstream is not None and self.upstream.connected:
             self.upstream.request(session, rid, request)
         else:
             session.answer(rid, Disconnected.code, wire.RAW, b"this agent has no connection to its master")
+
+    def _ping(self, session: Session, rid: int, request: Request, now: float) -> None:
+        """Every host answers: the agents, and this hub when it is one itself."""
+        if self.is_host:
+            responders = self.calls.find(PING)
+            session.calls += len(responders)
+            session.channel.add([wire.ASKED, rid, 1 + len(responders)], wire.RECORD_OVERHEAD)
+            session.answer(rid, "", wire.PACKED, self.pong())
+            for responder in responders:
+                self.calls.ask(session, rid, responder, request, now)
+        else:
+            self.calls.request(session, rid, request._replace(many=True), now)
+
+    def pong(self) -> bytes:
+        """What a host answers to a ping."""
+        data: bytes = wire.pack({"name": self.name, "version": self.version})
+        return data
 
     def _answer_system(self, session: Session, rid: int, request: Request) -> None:
         try:

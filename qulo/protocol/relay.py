@@ -20,7 +20,7 @@ from qulo.protocol import link as events
 from qulo.protocol import ports, topics, wire
 from qulo.protocol.calls import GRACE
 from qulo.protocol.groups import HARD_BOUND
-from qulo.protocol.hub import Hub
+from qulo.protocol.hub import PING, Hub
 from qulo.protocol.link import Event, Link, Phase
 from qulo.protocol.session import Session
 from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
@@ -70,11 +70,13 @@ class Relay:
         self._epoch = 0  # of the numbers above
         self._now = 0.0  # of the last turn
         self.dropped = 0
+        self._ping = 0  # our own responder above
 
     def attach(self, hub: Hub) -> None:
         """Join the two; before the first frame."""
         self.hub = hub
         hub.upstream = self
+        self._ping = self.link.respond(PING)
 
     # -- ports.Upstream
 
@@ -297,6 +299,9 @@ class Relay:
         return None
 
     def _call(self, hub: Hub, event: events.Call, now: float) -> list[ports.Note] | None:
+        if event.sid == self._ping:
+            self.link.reply(event.rid, "", wire.PACKED, hub.pong())
+            return None
         session, sid = self._sids.get(event.sid, (None, 0))
         responder = session.responders.get(sid) if session is not None else None
         if responder is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from qulo.protocol.hub import Hub
 from qulo.protocol.session import Session
+from qulo.protocol.topics import is_system
 
 # Topics and peers in one report; the busiest topics first. The totals are always told.
 MOST = 1000
@@ -63,5 +64,5 @@ def _peer(session: Session, now: float) -> dict[str, Any]:
         "dropped": session.dropped,
         "bad": session.bad,
         "subscriptions": sum(bool(s.path) for s in session.subscriptions.values()) + len(session.members),
-        "responders": len(session.responders),
+        "responders": sum(not is_system(r.pattern) for r in session.responders.values()),
     }

@@ -277,6 +277,23 @@ def test_the_site_is_listed_from_every_hub(tell: Tell) -> None:
     tell(story)
 
 
+def test_every_host_answers_a_ping(tell: Tell) -> None:
+    async def story(here: qulo.Bus, there: qulo.Bus) -> None:
+        site = await here.request("$qulo.list")
+        below = {peer["name"] for peer in site["peers"] if peer["kind"] == "agent"}
+        if not below:
+            with pytest.raises(qulo.NoResponders):
+                [answer async for answer in here.request_many("$qulo.ping", timeout=10)]
+            return
+        names = [answer["name"] async for answer in here.request_many("$qulo.ping", timeout=10)]
+        assert len(names) == len(set(names))
+        assert below <= set(names)
+        with pytest.raises(qulo.Denied):
+            await there.respond("$qulo.ping", lambda m: "me too")
+
+    tell(story)
+
+
 @pytest.mark.parametrize("topic", ["", "a b", "a..b", ".a", "a\n", "a.*", ">", "x" * 256, "$qulo.x", "a\x00"])
 def test_a_bad_topic_fails_at_the_caller(tell: Tell, topic: str) -> None:
     async def story(here: qulo.Bus, there: qulo.Bus) -> None:
