@@ -407,6 +407,8 @@ class Bus:
                         await self._bus._room()
             if entries:
                 driver.send()
+                if link.room <= 0:
+                    await self._bus._room()
                 await asyncio.sleep(0)  # the calls that were started, and the sockets, come first
             else:
                 await self._filled.wait()

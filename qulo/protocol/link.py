@@ -9,6 +9,7 @@ A link survives hubs: subscriptions, responders and whatever was not sent go on 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -203,6 +204,7 @@ class Link:
         self._echoed = 0
         self._pulse = -1  # the last pulse on PUB that every tracker agreed with
         self._tied = False
+        self._stale: deque[tuple[int, int]] = deque()  # given up: the frame it was sent in, or a later one; request
         self._unasked: dict[int, Record] = {}  # requests made while there is no session
 
     # -- connection
@@ -223,7 +225,9 @@ class Link:
     def disconnected(self) -> None:
         """The sockets are closed. Trackers keep what they know; READY comes again with the next session."""
         self._step("disconnected")
-        self.channel.withdraw(_of_connection)
+        stale = {rid for _, rid in self._stale}
+        self._stale.clear()
+        self.channel.withdraw(lambda r: _of_connection(r) or (r[0] == wire.REQUEST and r[1] in stale))
         self._tied = False
         self._pulse = -1
         self._prefixes.clear()
@@ -316,8 +320,16 @@ class Link:
         return rid
 
     def give_up(self, rid: int) -> bool:
-        """The asker's deadline is past; True if the request was never sent, so that nobody acts on it later."""
-        return self._unasked.pop(rid, None) is not None
+        """The asker's deadline is past; True if the request was never sent, so that nobody acts on it later.
+
+        One that was sent and not acknowledged is not sent again after a reconnect.
+        """
+        if self._unasked.pop(rid, None) is not None:
+            return True
+        while self._stale and self._stale[0][0] <= self.channel.acked:
+            self._stale.popleft()
+        self._stale.append((self.channel.number + 1, rid))
+        return False
 
     def reply(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """Answer a Call."""

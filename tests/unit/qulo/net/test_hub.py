@@ -197,7 +197,7 @@ def test_drain_waits_until_every_peer_has_acknowledged() -> None:
 
 
 def test_a_peer_that_never_acknowledges_holds_drain_up_for_its_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qulo.client.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("qulo.client.bus.CLOSE_TIMEOUT", 0.1)
 
     async def story() -> None:
         async with Site() as site:

@@ -1,391 +1,56 @@
-"""The client: `connect()` gives a Bus, over which a program publishes, subscribes, requests and responds.
-
-    async with qulo.connect() as bus:
-        async with bus.subscribe("sensors.>") as sub:
-            await bus.publish("sensors.kitchen", {"t": 21.5})
-            async for msg in sub: ...
-
-Everything lives in one event loop; the blocking front for other programs is `qulo.sync`. A Bus reconnects by
-itself. What that cost is never silent: subscribers get a `Gap` in place, `flush` raises OutcomeUnknown.
-"""
+"""The Bus: one program's session with its hub, and everything a program does over it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import os
-import re
-import socket
-import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
-import msgpack
-
-from qulo import config
 from qulo._version import __version__
+from qulo.client.message import Handler, decode_body, encode_body
+from qulo.client.registered import Responder, Subscription
 from qulo.errors import (
-    BadBody,
     BadTopic,
     DeadlineExceeded,
     Disconnected,
     EndpointError,
-    HandlerError,
     OutcomeUnknown,
     QuloError,
     TooLarge,
-    UsageError,
     from_wire,
 )
-from qulo.net import curve
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
 from qulo.protocol import link as core
 from qulo.protocol import topics
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import Gap, Item, Tracker
-from qulo.protocol.wire import HEADED, PACKED, RAW
+from qulo.protocol.wire import RAW
 
 log = logging.getLogger("qulo")
-
-NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
-
-# Bytes of bodies that wait in one subscription for a slow program; beyond it newer ones become a Gap in place.
-SUBSCRIPTION_BUFFER = 64 * 1024 * 1024
-
-# Requests that one responder's async handler works on at once.
-CONCURRENT_CALLS = 1000
-
-# Seconds that `connect` waits for the first session.
-CONNECT_TIMEOUT = 5.0
 
 # Seconds that closing waits for the hub to acknowledge what was published.
 CLOSE_TIMEOUT = 5.0
 
 
-class Message:
-    """What a subscriber or responder gets: topic, body (bytes as published, or the value), headers."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `connect` was told, checked."""
 
-    __slots__ = ("body", "headers", "topic")
-
-    def __init__(self, topic: str, body: Any, headers: Mapping[str, Any] = NO_HEADERS) -> None:
-        self.topic = topic
-        self.body = body
-        self.headers = headers
-
-    def __repr__(self) -> str:
-        return f"Message({self.topic!r}, {self.body!r}, {dict(self.headers)!r})"
-
-
-Handler = Callable[[Message], Any]
-
-
-def encode_body(body: Any, headers: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-    """(kind, bytes) of a body; raises BadBody when msgpack cannot hold it."""
-    try:
-        if headers:
-            kind, data = encode_body(body)
-            return HEADED, msgpack.packb([dict(headers), kind, data])
-        if isinstance(body, (bytes, bytearray, memoryview)):
-            return RAW, bytes(body)
-        return PACKED, msgpack.packb(body)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadBody(f"msgpack cannot hold this body: {error}") from None
-
-
-def decode_body(topic: str, kind: int, data: bytes) -> Message:
-    """The message that a peer encoded; what cannot be decoded comes as its bytes, with a header that says so."""
-    try:
-        if kind == RAW:
-            return Message(topic, data)
-        value = msgpack.unpackb(data, strict_map_key=False)
-        if kind == PACKED:
-            return Message(topic, value)
-        headers, inner, body = value
-        return Message(topic, decode_body(topic, inner, body).body, headers)
-    except Exception as error:  # noqa: BLE001 - another program's bytes: nothing of them may end this one
-        return Message(topic, data, {"qulo-error": f"undecodable body: {type(error).__name__}"})
-
-
-class Registered:
-    """What `subscribe` and `respond` return: await it or enter it, and it is confirmed by the hub."""
-
-    def __init__(self, bus: Bus, topic: str) -> None:
-        self.topic = topic
-        self._bus = bus
-        self._sid = 0
-        self._confirmed: asyncio.Future[None] | None = None
-
-    async def _open(self) -> None:
-        """Wait for the hub's answer; raises what the hub refused it with."""
-        self._bus._check_open()
-        self._confirmed = self._bus._loop.create_future()
-        self._sid = self._register()
-        self._bus._registered[self._sid] = self
-        self._bus._driver.wake()
-        try:
-            await self._confirmed
-        except BaseException:
-            self._forget()
-            raise
-
-    def _register(self) -> int:
-        raise NotImplementedError
-
-    def _forget(self) -> None:
-        if self._bus._registered.pop(self._sid, None) is not None:
-            self._bus._link.close(self._sid)
-            self._bus._driver.wake()
-
-    def _settle(self, error: QuloError | None) -> None:
-        """The hub confirmed or refused; later confirmations, after reconnecting, are no news."""
-        future = self._confirmed
-        if future is not None and not future.done():
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-    async def close(self) -> None:
-        """End it; messages already received can still be read."""
-        self._forget()
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> Any:
-        if self._confirmed is None:
-            await self._open()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
-
-
-class Subscription(Registered):
-    """A subscription: iterate over it, or give it a handler. Yields Message, and Gap where something was missed."""
-
-    def __init__(
-        self,
-        bus: Bus,
-        topic: str,
-        handler: Handler | None,
-        group: str | None,
-        on_gap: Callable[[Gap], Any] | None,
-    ) -> None:
-        super().__init__(bus, topics.check_pattern(topic))
-        self.group = group
-        self.gaps = 0
-        self._handler = handler
-        self._on_gap = on_gap
-        self._direct = handler is not None and not inspect.iscoroutinefunction(handler)
-        self._queue: deque[Any] = deque()  # (topic, kind, bodies) or Gap
-        self._queued = 0
-        self._run: Iterator[Message] = iter(())  # what is left of the run that was begun
-        self._closed = False
-        self._error: QuloError | None = None  # the hub refused it after a reconnect
-        self._readable = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        if self._handler is not None and not self._direct and self._worker is None:
-            self._worker = self._bus._spawn(self._work())
-        return self
-
-    def __await__(self) -> Generator[Any, None, Subscription]:
-        return self.__aenter__().__await__()
-
-    def __aiter__(self) -> AsyncIterator[Message | Gap]:
-        return self._generate()
-
-    async def next(self, timeout: float | None = None) -> Message | Gap:
-        """The next message or gap; raises DeadlineExceeded after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                while (item := self._pop()) is None:
-                    await self._more()
-                return item
-        except TimeoutError:
-            raise DeadlineExceeded(f"nothing came on {self.topic} within {timeout:g} s") from None
-
-    async def close(self) -> None:
-        """End the subscription; iteration ends after what has already come."""
-        await super().close()
-        self._end()
-
-    def _end(self, error: QuloError | None = None) -> None:
-        self._closed = True
-        self._error = error
-        self._readable.set()
-
-    def _register(self) -> int:
-        if self.group is not None:
-            return self._bus._link.join(self.topic, self.group)
-        tracker = self._bus._link.subscribe(self.topic)
-        return tracker.sid
-
-    async def _generate(self) -> AsyncIterator[Message | Gap]:
-        """A generator may be left, or cancelled, anywhere: it keeps nothing, so that the next one goes on."""
-        while True:
-            for message in self._run:
-                yield message
-            item = self._pop()
-            if item is not None:
-                yield item
-            elif self._closed and self._error is None:
-                return
-            else:
-                await self._more()
-
-    def _pop(self) -> Message | Gap | None:
-        """The next of what has come; None when there is nothing."""
-        while True:
-            message = next(self._run, None)
-            if message is not None or not self._queue:
-                return message
-            item = self._queue.popleft()
-            if type(item) is Gap:
-                return item
-            topic, kind, bodies = item
-            self._queued -= sum(map(len, bodies))
-            self._run = map(partial(Message, topic) if kind == RAW else partial(decode_body, topic, kind), bodies)
-
-    async def _more(self) -> None:
-        """Wait until something has come; raises when nothing can come any more."""
-        if self._error is not None:
-            raise self._error
-        if self._closed:
-            raise Disconnected("the subscription is closed")
-        self._readable.clear()
-        await self._readable.wait()
-
-    async def _work(self) -> None:
-        """Feed an async handler, one message at a time."""
-        async for item in self:
-            if isinstance(item, Gap):
-                self._tell_gap(item)
-                continue
-            try:
-                await self._handler(item)  # type: ignore[misc]
-            except Exception:
-                log.exception("the handler of %s failed", self.topic)
-
-    def _take(self, item: Item) -> None:
-        if type(item) is Gap:
-            self._take_gap(item)
-        else:
-            self._take_run(item[0], item[1], item[2])  # type: ignore[index]
-
-    def _take_run(self, topic: str, kind: int, bodies: list[bytes]) -> None:
-        if self._direct:
-            self._handle(topic, kind, bodies)
-            return
-        size = sum(map(len, bodies))
-        if self._queued + size > self._bus.subscription_buffer:
-            self._overflow()
-            return
-        self._queued += size
-        self._queue.append((topic, kind, bodies))
-        self._readable.set()
-
-    def _handle(self, topic: str, kind: int, bodies: list[bytes]) -> None:
-        handler = self._handler
-        for body in bodies:
-            message = Message(topic, body) if kind == RAW else decode_body(topic, kind, body)
-            try:
-                handler(message)  # type: ignore[misc]
-            except Exception:
-                log.exception("the handler of %s failed", self.topic)
-
-    def _overflow(self) -> None:
-        """The program is too slow for its own subscription: one Gap stands where messages were dropped."""
-        last = self._queue[-1] if self._queue else None
-        if not (type(last) is Gap and last.reason == "overflow"):
-            self._take_gap(Gap(self.topic, self._bus._link.epoch, None, None, "overflow"))
-
-    def _take_gap(self, gap: Gap) -> None:
-        self.gaps += 1
-        if self._direct:
-            self._tell_gap(gap)
-            return
-        self._queue.append(gap)
-        self._readable.set()
-
-    def _tell_gap(self, gap: Gap) -> None:
-        if self._on_gap is None:
-            log.warning(
-                "messages on %s were missed (%s); give subscribe an on_gap to handle that",
-                gap.pattern,
-                gap.reason,
-            )
-            return
-        try:
-            self._on_gap(gap)
-        except Exception:
-            log.exception("the on_gap of %s failed", self.topic)
-
-
-class Responder(Registered):
-    """Answers requests on a topic until it is closed."""
-
-    def __init__(self, bus: Bus, topic: str, handler: Handler) -> None:
-        super().__init__(bus, topics.check_pattern(topic))
-        self._handler = handler
-        self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        return self
-
-    def __await__(self) -> Generator[Any, None, Responder]:
-        return self.__aenter__().__await__()
-
-    def _register(self) -> int:
-        return self._bus._link.respond(self.topic)
-
-    def _call(self, call: core.Call) -> None:
-        message = decode_body(call.topic, call.kind, call.body)
-        try:
-            answer = self._handler(message)
-        except Exception as error:  # noqa: BLE001 - it is the asker's to handle
-            self._fail(call.rid, error)
-            return
-        if hasattr(answer, "__await__"):
-            self._bus._spawn(self._finish(call.rid, answer))
-        else:
-            self._reply(call.rid, answer)
-
-    async def _finish(self, rid: int, answer: Awaitable[Any]) -> None:
-        async with self._slots:
-            try:
-                value = await answer
-            except Exception as error:  # noqa: BLE001 - it is the asker's to handle
-                self._fail(rid, error)
-                return
-            self._reply(rid, value)
-
-    def _reply(self, rid: int, value: Any) -> None:
-        try:
-            kind, data = encode_body(value)
-            self._bus._check_size(data)
-        except UsageError as error:
-            self._fail(rid, error)
-            return
-        self._bus._link.reply(rid, "", kind, data)
-        self._bus._driver.wake()
-
-    def _fail(self, rid: int, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"[:1000]
-        self._bus._link.reply(rid, HandlerError.code, RAW, text.encode())
-        self._bus._driver.wake()
+    urls: tuple[str, ...]
+    name: str
+    program: str
+    timeout: float | None
+    security: Security | None
+    on_state: Callable[[str], Any] | None
+    subscription_buffer: int
+    limits: Limits
 
 
 class _Pending:
@@ -815,63 +480,3 @@ _HANDLERS: dict[type, Callable[[Bus, Any], None]] = {
     core.Acknowledged: Bus._acknowledged,
     core.Welcomed: Bus._welcomed,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `connect` was told, checked."""
-
-    urls: tuple[str, ...]
-    name: str
-    program: str
-    timeout: float | None
-    security: Security | None
-    on_state: Callable[[str], Any] | None
-    subscription_buffer: int
-    limits: Limits
-
-
-def _urls(url: str | None) -> tuple[str, ...]:
-    urls = [url] if url else config.client_urls(os.environ, os.geteuid())
-    for each in urls:
-        if not each.startswith(("tcp://", "ipc://")):
-            raise UsageError(f"{each!r} is not an address: tcp://HOST:PORT or ipc:///PATH is expected")
-    return tuple(urls)
-
-
-def _security(server_key: str | Path | None, key: str | Path | None) -> Security | None:
-    if server_key is None:
-        return None
-    if key is None:
-        raise UsageError("server_key needs key: the path of this program's own secret key file")
-    return Security(curve.load_public(server_key), curve.load_key(key))
-
-
-def _default_name(program: str) -> str:
-    """PROGRAM-PID.HOST in the characters that names may have."""
-    stem = program.removesuffix(".py").strip("-.") or "python"
-    text = f"{stem}-{os.getpid()}.{socket.gethostname().partition('.')[0]}".lower()
-    return re.sub(r"[^a-z0-9._-]", "-", text)[:64]
-
-
-def connect(  # noqa: PLR0913 - keywords, each with a default
-    url: str | None = None,
-    *,
-    name: str | None = None,
-    timeout: float | None = CONNECT_TIMEOUT,
-    server_key: str | Path | None = None,
-    key: str | Path | None = None,
-    on_state: Callable[[str], Any] | None = None,
-    subscription_buffer: int = SUBSCRIPTION_BUFFER,
-) -> Bus:
-    """A Bus, to be entered with `async with`.
-
-    Without `url`: the addresses in QULO_URL, else this host's own agent. `timeout` seconds for the first
-    connection, None to go on without waiting for it. `server_key` and `key` are files, for a hub with
-    `curve: on`. `name` is shown by `qulolist`.
-    """
-    program = Path(sys.argv[0] or "python").name[:64]
-    name = name or _default_name(program)
-    security = _security(server_key, key)
-    limits = Limits()
-    return Bus(Options(_urls(url), name, program, timeout, security, on_state, subscription_buffer, limits))
