@@ -27,8 +27,8 @@ from qulo.errors import (
 )
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
+from qulo.protocol import events, topics
 from qulo.protocol import link as core
-from qulo.protocol import topics
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import Gap, Item, Tracker
 from qulo.protocol.wire import RAW
@@ -61,7 +61,7 @@ class _Pending:
     def __init__(self, future: asyncio.Future[Any], topic: str, many: bool) -> None:
         self.future = future
         self.topic = topic
-        self.answers: asyncio.Queue[core.Answer | QuloError | None] | None = asyncio.Queue() if many else None
+        self.answers: asyncio.Queue[events.Answer | QuloError | None] | None = asyncio.Queue() if many else None
         self.expected: int | None = None
 
 
@@ -364,18 +364,18 @@ class Bus:
 
     # -- what comes
 
-    def _deliver(self, events: list[core.Event], items: list[tuple[Tracker, Item]]) -> None:
+    def _deliver(self, happened: list[events.Event], items: list[tuple[Tracker, Item]]) -> None:
         registered = self._registered
         for tracker, item in items:
             subscription = registered.get(tracker.sid)
             if subscription is not None:
                 subscription._take(item)
-        for event in events:
+        for event in happened:
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
 
-    def _answered(self, event: core.Answer) -> None:
+    def _answered(self, event: events.Answer) -> None:
         pending = self._pending.get(event.rid)
         if pending is None:
             return
@@ -392,39 +392,39 @@ class Bus:
         else:
             pending.future.set_result(decode_body("", event.kind, event.body).body)
 
-    def _asked(self, event: core.Asked) -> None:
+    def _asked(self, event: events.Asked) -> None:
         if event.rid in self._pending:
             self._pending[event.rid].expected = event.responders
 
-    def _called(self, event: core.Call) -> None:
+    def _called(self, event: events.Call) -> None:
         responder = self._registered.get(event.sid)
         if responder is not None:
             responder._call(event)
 
-    def _worked(self, event: core.Work) -> None:
+    def _worked(self, event: events.Work) -> None:
         subscription = self._registered.get(event.sid)
         if subscription is not None:
             subscription._take_run(event.topic, event.kind, event.bodies)
 
-    def _readied(self, event: core.Ready) -> None:
+    def _readied(self, event: events.Ready) -> None:
         registered = self._registered.get(event.sid)
         if registered is not None:
             registered._settle(None)
 
-    def _rejected(self, event: core.Rejected) -> None:
+    def _rejected(self, event: events.Rejected) -> None:
         registered = self._registered.pop(event.sid, None)
         if registered is not None:
             registered._settle(event.error)
             if isinstance(registered, Subscription):
                 registered._end(event.error)
 
-    def _acknowledged(self, event: core.Acknowledged) -> None:
+    def _acknowledged(self, event: events.Acknowledged) -> None:
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _welcomed(self, event: core.Welcomed) -> None:
+    def _welcomed(self, event: events.Welcomed) -> None:
         self._up.set()
         lost = sum(event.lost.values())
         self._unknown += lost
@@ -433,7 +433,7 @@ class Bus:
         if not event.resumed:
             self._fail_sent()
         self._first = False
-        self._acknowledged(core.Acknowledged())
+        self._acknowledged(events.Acknowledged())
         self._tell_state("connected")
 
     def _fail_sent(self) -> None:
@@ -471,12 +471,12 @@ class Bus:
 
 
 _HANDLERS: dict[type, Callable[[Bus, Any], None]] = {
-    core.Answer: Bus._answered,
-    core.Asked: Bus._asked,
-    core.Call: Bus._called,
-    core.Work: Bus._worked,
-    core.Ready: Bus._readied,
-    core.Rejected: Bus._rejected,
-    core.Acknowledged: Bus._acknowledged,
-    core.Welcomed: Bus._welcomed,
+    events.Answer: Bus._answered,
+    events.Asked: Bus._asked,
+    events.Call: Bus._called,
+    events.Work: Bus._worked,
+    events.Ready: Bus._readied,
+    events.Rejected: Bus._rejected,
+    events.Acknowledged: Bus._acknowledged,
+    events.Welcomed: Bus._welcomed,
 }

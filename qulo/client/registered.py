@@ -19,8 +19,8 @@ from qulo.errors import (
     UsageError,
 )
 from qulo.net.link import LinkDriver
+from qulo.protocol import events, topics
 from qulo.protocol import link as core
-from qulo.protocol import topics
 from qulo.protocol.tracker import Gap, Item
 from qulo.protocol.wire import RAW
 
@@ -283,7 +283,7 @@ class Responder(Registered):
     def _register(self) -> int:
         return self._bus._link.respond(self.topic)
 
-    def _call(self, call: core.Call) -> None:
+    def _call(self, call: events.Call) -> None:
         message = decode_body(call.topic, call.kind, call.body)
         try:
             answer = self._handler(message)

@@ -23,8 +23,10 @@ from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
 from qulo.net.curve import Key
 from qulo.net.ids import make_instance
 from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
+from qulo.protocol import events
 from qulo.protocol import link as core
-from qulo.protocol.link import Event, Link
+from qulo.protocol.events import Event
+from qulo.protocol.link import Link
 from qulo.protocol.tracker import Item, Tracker
 from qulo.protocol.wire import session_key
 
@@ -273,14 +275,14 @@ class LinkDriver:
 
     def flush(self) -> None:
         """Deliver what has come and send what is queued, now."""
-        events = self.link.take_events()
+        happened = self.link.take_events()
         items = self.link.take_items()
-        if events or items:
+        if happened or items:
             scheduled, self.scheduled = self.scheduled, True  # what is queued now is sent below
-            mine = [event for event in events if type(event) in _OWN]
+            mine = [event for event in happened if type(event) in _OWN]
             for event in mine:
                 self._happened(event)
-            self._deliver(events, items)
+            self._deliver(happened, items)
             self.scheduled = scheduled
         self.send()
 
@@ -318,17 +320,17 @@ class LinkDriver:
         return True
 
     def _happened(self, event: Event) -> None:
-        if isinstance(event, core.Welcomed):
+        if isinstance(event, events.Welcomed):
             self._welcomed(event)
-        elif isinstance(event, core.Dismissed):
+        elif isinstance(event, events.Dismissed):
             self._fail(event.error)
-        elif isinstance(event, core.Pulsed):
+        elif isinstance(event, events.Pulsed):
             self.link.rtt = time.monotonic_ns() // 1000 - event.time
-        elif isinstance(event, core.Prefix) and self._sockets is not None and self._sockets.sub is not None:
+        elif isinstance(event, events.Prefix) and self._sockets is not None and self._sockets.sub is not None:
             self._sockets.sub.set(zmq.SUBSCRIBE if event.add else zmq.UNSUBSCRIBE, event.prefix)
             self._sockets.sub.recheck()
 
-    def _welcomed(self, event: core.Welcomed) -> None:
+    def _welcomed(self, event: events.Welcomed) -> None:
         if self._sockets is None:
             return
         log.info("connected to %s at %s", self.link.hub.get("name", "a hub"), self.url)
@@ -356,7 +358,7 @@ class LinkDriver:
         self._timer = self._loop.call_later(beat, self._beat, now + beat)
 
 
-_OWN = {core.Welcomed, core.Dismissed, core.Pulsed, core.Prefix}
+_OWN = {events.Welcomed, events.Dismissed, events.Pulsed, events.Prefix}
 
 
 def _publish_url(url: str, port: int) -> str:

@@ -20,8 +20,9 @@ from qulo.net.hub import Address, HubServer, log_note
 from qulo.net.ids import make_epoch, make_token
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
+from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
-from qulo.protocol.link import Event, Identity, Link, Phase
+from qulo.protocol.link import Identity, Link, Phase
 from qulo.protocol.ports import Limits
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
@@ -115,8 +116,8 @@ class Service:
         relay = Relay(link)
         relay.attach(hub)
 
-        def deliver(events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
-            for note in relay.turn(events, items, time.monotonic()):
+        def deliver(happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
+            for note in relay.turn(happened, items, time.monotonic()):
                 log_note(note)
             self._server.wake()
 

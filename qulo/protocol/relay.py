@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from qulo.errors import Disconnected, NoResponders, QuloError
-from qulo.protocol import link as events
-from qulo.protocol import ports, topics, wire
+from qulo.protocol import events, ports, topics, wire
 from qulo.protocol.calls import GRACE
+from qulo.protocol.events import Event
 from qulo.protocol.groups import HARD_BOUND
 from qulo.protocol.hub import PING, Hub
-from qulo.protocol.link import Event, Link, Phase
+from qulo.protocol.link import Link, Phase
 from qulo.protocol.session import Session
 from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
 

@@ -6,8 +6,9 @@ import random
 from dataclasses import dataclass, field
 
 from qulo.errors import Disconnected
-from qulo.protocol import link as core
-from qulo.protocol.link import Event, Phase
+from qulo.protocol import events
+from qulo.protocol.events import Event
+from qulo.protocol.link import Phase
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import Gap, Item, Tracker
 from tests.unit.qulo.protocol.fake_link import PATHS, Connection, Program
@@ -66,18 +67,18 @@ class Actor(Program):
 
     world: World
 
-    def deliver(self, events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
+    def deliver(self, happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
         """Note when it came."""
-        super().deliver(events, items)
+        super().deliver(happened, items)
         world = self.world
         for tracker, item in items:
             world.subscribed[self.name, tracker.sid].items.append((world.now, item))
-        for event in events:
-            if isinstance(event, core.Ready):
+        for event in happened:
+            if isinstance(event, events.Ready):
                 subscription = world.subscribed.get((self.name, event.sid))
                 if subscription is not None and subscription.ready is None:
                     subscription.ready = world.now
-            elif isinstance(event, core.Welcomed) and not event.resumed:
+            elif isinstance(event, events.Welcomed) and not event.resumed:
                 world.uncertain([self.name])
         if self.link.settled:
             world.unsettled[self.name] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -412,3 +413,19 @@ def test_the_public_names_are_all_there() -> None:
     assert dir(qulo) == sorted(qulo.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(qulo, "nothing")  # noqa: B009 - mypy knows that it is not there
+
+
+def test_the_hubs_credit_bounds_what_waits_also_one_message_at_a_time(hub: Hub) -> None:
+    with sync.connect(hub.url) as bus:
+        link = bus._bus._link
+        os.kill(hub.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                for _ in range(2000):
+                    bus.publish("stalled", b"x" * 20_000, timeout=0.2)
+                    until(lambda: bus._outbox._asleep or link.room <= 0)
+            assert link.channel.bytes < 2 * link.channel.limit
+        finally:
+            os.kill(hub.pid, signal.SIGCONT)
+        bus.flush()
+    until(lambda: hub.bus.connected)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qulo.errors import Disconnected, ProtocolError, QuloError
-from qulo.protocol import link as core
-from qulo.protocol.link import Event, Identity, Link, Phase
+from qulo.protocol import events
+from qulo.protocol.events import Event
+from qulo.protocol.link import Identity, Link, Phase
 from qulo.protocol.session import Listener
 from qulo.protocol.topics import SESSIONS
 from qulo.protocol.tracker import Gap, Item, Tracker
@@ -99,7 +100,7 @@ class Dialler:
         self.next_beat = self.heard = self.heard_pub = 0.0
         self.errors: list[QuloError] = []
 
-    def deliver(self, events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
+    def deliver(self, happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
         """What came in one turn."""
 
     def went_away(self) -> None:
@@ -136,11 +137,11 @@ class Dialler:
 
     def turn(self) -> None:
         """The end of a turn of the loop: deliver, then send."""
-        events, items = self.link.take_events(), self.link.take_items()
-        for event in events:
+        happened, items = self.link.take_events(), self.link.take_items()
+        for event in happened:
             self._happened(event)
-        if events or items:
-            self.deliver(events, items)
+        if happened or items:
+            self.deliver(happened, items)
         self.send()
 
     def send(self) -> None:
@@ -154,17 +155,17 @@ class Dialler:
 
     def _happened(self, event: Event) -> None:
         connection = self.connection
-        if isinstance(event, core.Dismissed):
+        if isinstance(event, events.Dismissed):
             self.fail(event.error)
         elif connection is None:
             return
-        elif isinstance(event, core.Welcomed):
+        elif isinstance(event, events.Welcomed):
             connection.has_sub = True
             self._prefix(connection, session_key(event.token), True)
             self.heard_pub = self.net.now
             self.next_beat = self.net.now
             self.beat()
-        elif isinstance(event, core.Prefix):
+        elif isinstance(event, events.Prefix):
             self._prefix(connection, event.prefix, event.add)
 
     def _prefix(self, connection: Connection, prefix: bytes, add: bool) -> None:
@@ -217,15 +218,15 @@ class Program(Dialler):
         self.name = name
         self.got: dict[Tracker, list[Item]] = {}
         self.events: list[Event] = []
-        self.respond: Callable[[core.Call], bytes | None] | None = None
+        self.respond: Callable[[events.Call], bytes | None] | None = None
 
-    def deliver(self, events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
+    def deliver(self, happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
         """Remember; answer requests where the test says how."""
-        self.events += events
+        self.events += happened
         for tracker, item in items:
             self.got.setdefault(tracker, []).append(item)
-        for event in events:
-            if isinstance(event, core.Call) and self.respond is not None:
+        for event in happened:
+            if isinstance(event, events.Call) and self.respond is not None:
                 body = self.respond(event)
                 if body is not None:
                     self.link.reply(event.rid, "", 0, body)
@@ -249,7 +250,7 @@ class Program(Dialler):
         self.turn()
         return sid
 
-    def serve(self, pattern: str, answer: Callable[[core.Call], bytes | None]) -> int:
+    def serve(self, pattern: str, answer: Callable[[events.Call], bytes | None]) -> int:
         """Answer requests; None is no answer."""
         self.respond = answer
         sid = self.link.respond(pattern)
@@ -275,7 +276,7 @@ class Program(Dialler):
 
     def work(self) -> list[str]:
         """What came for group memberships."""
-        return [body.decode() for e in self.events if isinstance(e, core.Work) for body in e.bodies]
+        return [body.decode() for e in self.events if isinstance(e, events.Work) for body in e.bodies]
 
     def ask(self, topic: str, body: bytes = b"?", ttl: int = 5000, many: bool = False) -> int:
         """Send a request."""
@@ -285,4 +286,4 @@ class Program(Dialler):
 
     def answers(self, rid: int) -> list[tuple[str, bytes]]:
         """What came for a request: (code, body)."""
-        return [(e.code, e.body) for e in self.events if isinstance(e, core.Answer) and e.rid == rid]
+        return [(e.code, e.body) for e in self.events if isinstance(e, events.Answer) and e.rid == rid]

@@ -15,8 +15,9 @@ from __future__ import annotations
 import random
 
 from qulo.errors import Disconnected
+from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
-from qulo.protocol.link import Event, Identity, Link
+from qulo.protocol.link import Identity, Link
 from qulo.protocol.ports import Limits, Note
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report

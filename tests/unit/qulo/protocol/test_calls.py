@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qulo.errors import BadTopic, NoResponders, Overloaded, ResponderLost
-from qulo.protocol import link as core
-from qulo.protocol import wire
-from qulo.protocol.link import Asked
+from qulo.protocol import events, wire
+from qulo.protocol.events import Asked
 from qulo.protocol.ports import Limits
 from qulo.protocol.report import LIST
 from tests.unit.qulo.protocol.fake_link import Program
@@ -26,15 +25,15 @@ def world(responders: int, limits: Limits | None = None) -> tuple[Net, Host, Pro
     return net, hub, asker, programs
 
 
-def signed(name: str) -> Callable[[core.Call], bytes]:
+def signed(name: str) -> Callable[[events.Call], bytes]:
     """Answers with this name before what was asked."""
     return lambda call: f"{name}:".encode() + call.body
 
 
-def holding(held: list[core.Call]) -> Callable[[core.Call], None]:
+def holding(held: list[events.Call]) -> Callable[[events.Call], None]:
     """Answers nothing, and keeps the question."""
 
-    def hold(call: core.Call) -> None:
+    def hold(call: events.Call) -> None:
         held.append(call)
 
     return hold
@@ -77,7 +76,7 @@ def test_a_responder_on_a_wildcard_sees_which_topic_was_asked() -> None:
 def test_the_answers_of_requests_that_cross_find_their_askers() -> None:
     net, hub, asker, (responder,) = world(1)
     other = net.program("other", hub)
-    held: list[core.Call] = []
+    held: list[events.Call] = []
     responder.respond = holding(held)
     mine, theirs = asker.ask("svc", b"mine"), other.ask("svc", b"theirs")
     net.settle()
@@ -92,7 +91,7 @@ def test_the_answers_of_requests_that_cross_find_their_askers() -> None:
 def test_an_answer_is_taken_once_and_from_the_responder_asked_only() -> None:
     net, hub, asker, (responder,) = world(1)
     thief = net.program("thief", hub)
-    held: list[core.Call] = []
+    held: list[events.Call] = []
     responder.respond = holding(held)
     rid = asker.ask("svc")
     net.settle()
@@ -117,7 +116,7 @@ def test_a_responder_that_is_lost_is_told() -> None:
 
 def test_a_responder_that_closes_still_answers_what_it_was_asked() -> None:
     net, _, asker, (responder,) = world(1)
-    held: list[core.Call] = []
+    held: list[events.Call] = []
     responder.respond = holding(held)
     rid = asker.ask("svc")
     net.settle()
@@ -188,7 +187,7 @@ def test_the_hub_answers_its_own_requests() -> None:
     assert code == ""
     assert wire.unpack_value(body)["hub"]["name"] == "hub"
     assert asker.answers(bad)[0][0] == ""
-    assert [e.code for e in asker.events if isinstance(e, core.Answer)].count("protocol") == 1
+    assert [e.code for e in asker.events if isinstance(e, events.Answer)].count("protocol") == 1
 
 
 def test_requests_made_without_a_hub_are_asked_when_there_is_one_unless_given_up() -> None:
@@ -200,3 +199,17 @@ def test_requests_made_without_a_hub_are_asked_when_there_is_one_unless_given_up
     assert asker.answers(kept) == [("", b"r0:x")]
     assert asker.answers(dropped) == []
     assert not asker.link.give_up(kept)
+
+
+def test_a_request_that_was_given_up_is_not_sent_again_after_a_reconnect() -> None:
+    net, _, asker, (responder,) = world(1)
+    called: list[bytes] = []
+    responder.respond = lambda call: called.append(call.body)
+    asker.wire.silent = True  # what is sent now arrives nowhere
+    stale, fresh = asker.ask("svc", b"stale"), asker.ask("svc", b"fresh")
+    net.settle()
+    assert not asker.link.give_up(stale)
+    asker.cut()
+    net.advance(3)
+    assert called == [b"fresh"]
+    assert fresh != stale

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from qulo.errors import Denied, Overloaded, QuloError
-from qulo.protocol import link as core
-from qulo.protocol import wire
+from qulo.protocol import events, wire
 from qulo.protocol.ports import Limits
 from qulo.protocol.report import report
 from qulo.protocol.tracker import State
@@ -28,7 +27,7 @@ def world(limits: Limits = SMALL) -> tuple[Net, Host, Program, Program]:
 
 def refusals(program: Program) -> list[QuloError]:
     """Why subscriptions were refused."""
-    return [event.error for event in program.events if isinstance(event, core.Rejected)]
+    return [event.error for event in program.events if isinstance(event, events.Rejected)]
 
 
 def test_publishers_wait_for_a_healthy_subscriber_and_nothing_is_lost() -> None:
@@ -302,8 +301,8 @@ def test_a_long_code_of_a_responder_is_its_own_affair() -> None:
     net.settle()
     rid = p.ask("svc")
     net.settle()
-    (call,) = s.of(core.Call)
-    assert isinstance(call, core.Call)
+    (call,) = s.of(events.Call)
+    assert isinstance(call, events.Call)
     s.link.reply(call.rid, "x" * 60_000, 0, b"")
     s.turn()
     net.settle()

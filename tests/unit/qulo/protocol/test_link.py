@@ -8,8 +8,7 @@ import random
 import pytest
 
 from qulo.errors import BadTopic, ProtocolError
-from qulo.protocol import link as core
-from qulo.protocol import wire
+from qulo.protocol import events, wire
 from qulo.protocol.link import PHASES, Identity, Link, Phase
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import State
@@ -173,7 +172,7 @@ def test_a_refusal_takes_the_subscription_away() -> None:
     tracker = link.subscribe("a")
     link.frame_received(frame([wire.DENIED, tracker.sid, "denied", "no"], number=1))
     (rejected,) = link.take_events()
-    assert isinstance(rejected, core.Rejected)
+    assert isinstance(rejected, events.Rejected)
     assert rejected.error.code == "denied"
     assert link.trackers == {}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from qulo.errors import BadTopic, Denied, NoResponders, Overloaded, ResponderLost
-from qulo.protocol import link as core
-from qulo.protocol.link import Asked
+from qulo.protocol import events
+from qulo.protocol.events import Asked
 from qulo.protocol.ports import Limits
 from qulo.protocol.report import LIST, LOCAL_LIST
 from qulo.protocol.tracker import State
@@ -26,7 +26,7 @@ def tree(limits: Limits | None = None) -> tuple[Net, list[Host], list[Program]]:
     return net, hosts, [net.program(f"p{number}", host) for number, host in enumerate(hosts)]
 
 
-def signed(name: str) -> Callable[[core.Call], bytes]:
+def signed(name: str) -> Callable[[events.Call], bytes]:
     """Answers with this name."""
     return lambda call: name.encode()
 
@@ -112,8 +112,8 @@ def test_a_subscription_that_the_master_refuses_is_refused_below(monkeypatch: py
     for program, topic in ((programs[1], "a"), (programs[1], "b"), (other, "c")):
         program.subscribe(topic)
         net.settle()
-    (refused,) = other.of(core.Rejected)
-    assert isinstance(refused, core.Rejected)
+    (refused,) = other.of(events.Rejected)
+    assert isinstance(refused, events.Rejected)
     assert isinstance(refused.error, Overloaded)
     assert not hosts[1].session(other).subscriptions
 
@@ -239,8 +239,8 @@ def test_a_refusal_below_needs_no_master() -> None:
     rid = programs[2].ask("a..b")
     net.settle()
     assert [code for code, _ in programs[2].answers(rid)] == [BadTopic.code]
-    (refused,) = programs[2].of(core.Rejected)
-    assert isinstance(refused, core.Rejected)
+    (refused,) = programs[2].of(events.Rejected)
+    assert isinstance(refused, events.Rejected)
     assert isinstance(refused.error, Denied)
 
 
@@ -250,7 +250,7 @@ def test_an_agent_has_the_limits_of_many_programs() -> None:
     for program, topic in ((programs[1], "a"), (programs[1], "b"), (other, "c")):
         program.subscribe(topic)
         net.settle()
-    assert not other.of(core.Rejected)
+    assert not other.of(events.Rejected)
     assert len(hosts[0].session(hosts[1].way_up).subscriptions) == 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qulo.errors import Disconnected
-from qulo.protocol import link as core
+from qulo.protocol import events
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import State
 from tests.unit.qulo.protocol.fake_link import Program
@@ -239,12 +239,12 @@ def test_answers_to_a_master_that_is_gone_go_nowhere() -> None:
     net.settle()
     up.ask("svc")
     net.settle()
-    (old,) = down.of(core.Call)
+    (old,) = down.of(events.Call)
     master.restart()
     net.advance(3)
     rid = up.ask("svc")
     net.settle()
-    assert isinstance(old, core.Call)
+    assert isinstance(old, events.Call)
     down.link.reply(old.rid, "", 0, b"to the old question")
     down.turn()
     net.settle()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qulo.protocol import link as core
-from qulo.protocol import wire
+from qulo.protocol import events, wire
 from qulo.protocol.link import Phase
 from qulo.protocol.tracker import State
 from tests.unit.qulo.protocol.fake_link import Program
@@ -176,8 +175,8 @@ def test_a_restarted_hub_leaves_sent_messages_unknown_and_gets_the_unsent_ones()
     hub.restart()
     p.publish("a.b", "unsent")
     net.advance(3)
-    welcomed = p.of(core.Welcomed)[-1]
-    assert isinstance(welcomed, core.Welcomed)
+    welcomed = p.of(events.Welcomed)[-1]
+    assert isinstance(welcomed, events.Welcomed)
     assert (welcomed.resumed, welcomed.lost) == (False, {"a.b": 2})
     assert s.texts(tracker) in ([], ["unsent"])  # it may have come before the subscriber did
     assert p.link.settled
@@ -203,12 +202,12 @@ def test_an_answer_to_a_hub_that_is_gone_is_not_taken_for_another_one() -> None:
     net.settle()
     p.ask("svc")
     net.settle()
-    (old,) = s.of(core.Call)
+    (old,) = s.of(events.Call)
     hub.restart()
     net.advance(3)
     rid = p.ask("svc")
     net.settle()
-    assert isinstance(old, core.Call)
+    assert isinstance(old, events.Call)
     s.link.reply(old.rid, "", 0, b"to the old question")
     s.turn()
     net.settle()
