@@ -10,11 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qulo.cli import exits, options, pub, reply, request, sub
+from qulo.cli import bench, exits, options, ping, pub, reply, request, sub
 from qulo.cli.options import Verb
 from qulo.errors import EndpointError, QuloError
 
-VERBS: dict[str, Verb] = {verb.name: verb for verb in (pub.VERB, sub.VERB, request.VERB, reply.VERB)}
+VERBS: dict[str, Verb] = {
+    verb.name: verb for verb in (pub.VERB, sub.VERB, request.VERB, reply.VERB, ping.VERB, bench.VERB)
+}
 
 # Second line after "no hub": what the reader most likely has to do.
 HINT = "start one with `qulod`, or name another with --url (`qulo --help` says how addresses are found)"
