@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import fnmatch
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qulo.cli import body, exits, hub
 from qulo.cli.options import Verb, count, note
-from qulo.errors import NoResponders
+from qulo.errors import NoResponders, QuloError
 
 if TYPE_CHECKING:
     from qulo.sync import Bus
@@ -74,6 +76,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return round_.code
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A host's answer, and when it was here."""
+
+    name: str
+    version: str
+    at: float
+
+
 @dataclass(slots=True)
 class _Round:
     """One question to all hosts, and what became of it."""
@@ -100,22 +111,26 @@ class _Round:
 
     def ask(self, bus: Bus) -> None:
         """Show answers as they come. Raises NoResponders."""
+        answers: queue.SimpleQueue[_Answer | QuloError | None] = queue.SimpleQueue()
         self.started = time.monotonic()
-        for answer in bus.request_many(_PING, timeout=self._timeout):
-            took = (time.monotonic() - self.started) * 1000
-            name, version = _read(answer)
-            if self._matches(name):
-                self._take(name, version, took)
-            if name == self.arguments.target:
+        # In a thread: Ctrl-C then ends this wait, and tears nothing of the request apart.
+        threading.Thread(target=_fetch, args=(bus, self._timeout, answers), daemon=True).start()
+        while (answer := answers.get()) is not None:
+            if isinstance(answer, QuloError):
+                raise answer
+            if self._matches(answer.name):
+                self._take(answer)
+            if answer.name == self.arguments.target:
                 return
 
-    def _take(self, name: str, version: str, took: float) -> None:
-        self.names.add(name)
+    def _take(self, answer: _Answer) -> None:
+        took = (answer.at - self.started) * 1000
+        self.names.add(answer.name)
         self.times.append(took)
         if self.arguments.json:
-            _print_json("reply", name=name, version=version, time=round(took, 3))
+            _print_json("reply", name=answer.name, version=answer.version, time=round(took, 3))
         else:
-            _print(f"{body.to_line(name)} time={took:.2f} ms")
+            _print(f"{body.to_line(answer.name)} time={took:.2f} ms")
 
     def look_for_missing(self, bus: Bus) -> None:
         """Ask the hub which agents there should be."""
@@ -167,11 +182,16 @@ class _Round:
         return timeout
 
 
-def _read(answer: Any) -> tuple[str, str]:
-    """Name and version; of what is no such answer, something that can be shown."""
-    if isinstance(answer, dict):
-        return str(answer.get("name", "?")), str(answer.get("version", ""))
-    return "?", ""
+def _fetch(bus: Bus, timeout: float, answers: queue.SimpleQueue[_Answer | QuloError | None]) -> None:
+    """Each answer as it comes; None, or an error, when there are no more."""
+    try:
+        for answer in bus.request_many(_PING, timeout=timeout):
+            at = time.monotonic()
+            fields = answer if isinstance(answer, dict) else {}  # another program's: it may be anything
+            answers.put(_Answer(str(fields.get("name", "?")), str(fields.get("version", "")), at))
+        answers.put(None)
+    except QuloError as error:
+        answers.put(error)
 
 
 def _describe(peer: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The hub: sessions, the one dispatcher, and the turn of the loop. Pure; `net.hub` drives it.
+"""The hub: the one dispatcher, what each verb does, and the turn of the loop. Pure; `net.hub` drives it.
 
 Drive it like this. For every frame from a ROUTER call `frame_received`, for every subscription message from an
 XPUB `subscription_received` (its answer says whether to install the prefix), from a timer `tick`. After each turn
@@ -10,34 +10,21 @@ A hub with an `upstream` is an agent's: `local.>` is decided here, everything el
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
 
-from qulo.errors import BadVersion, Denied, Disconnected, Overloaded, ProtocolError, QuloError
+from qulo.errors import Denied, Disconnected, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.calls import Asker, Calls
-from qulo.protocol.channel import Channel
-from qulo.protocol.ports import Counters, Limits, Note, Request, SystemHandler, Upstream
+from qulo.protocol.ports import Limits, Request, SystemHandler, Upstream
+from qulo.protocol.reception import NAME, Connection, Reception
 from qulo.protocol.router import Router
 from qulo.protocol.session import Life, Listener, Session, Subscription
 from qulo.protocol.wire import Record
 
-NAME = re.compile(r"[a-z0-9._-]{1,64}\Z")
-
 # A peer is suspect after this many heartbeats without a sign of life: one lost to a busy loop is no alarm.
 SILENT_BEATS = 2.5
-
-# Ended sessions that are remembered for `qulolist`.
-REMEMBERED = 1000
-
-# Bad frames of one session that are answered; from then on one in so many seconds, so that garbage is not
-# amplified and yet a link whose numbers are out of step always learns that it has to begin anew.
-ANSWERED_BAD = 10
-BAD_PAUSE = 5.0
 
 # Topics of an agent that are remembered for the Gap when it dies; with more, one Gap speaks for all.
 AGENT_TOPICS = 1000
@@ -48,28 +35,14 @@ ABOVE_LIMIT = 16 * 1024 * 1024
 # Seconds between two samples of the topics' message counts, for rates.
 SAMPLE = 5.0
 
-INSTANCE_BYTES = 8
-
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
 
 # Answered by every host: its agent, or the hub that is one itself.
 PING = "$qulo.ping"
 
-# The code of an answer to a frame from somebody who has no session here: say HELLO (again).
-NO_SESSION = "no-session"
 
-
-class _Connection(NamedTuple):
-    """Where a frame came from."""
-
-    listener: Listener
-    route: bytes
-    user: str
-    address: str
-
-
-class Hub:
+class Hub(Reception):
     """The state of one hub since its start; `epoch` names that start and is never used twice."""
 
     def __init__(
@@ -81,28 +54,15 @@ class Hub:
         version: str,
         upstream: Upstream | None = None,
     ) -> None:
-        self.name = name
-        self.epoch = epoch
-        self.limits = limits
-        self.version = version
+        super().__init__(name, epoch, limits, make_token, version)
         self.upstream = upstream
-        self.counters = Counters()
-        self.listeners: list[Listener] = []
-        self.sessions: dict[bytes, Session] = {}  # by instance
-        self.down: deque[Session] = deque(maxlen=REMEMBERED)
         self.system: dict[str, SystemHandler] = {}
         self.is_host = False  # does this hub have an agent's duties, as qulod does?
         self.blocked = False
         self.rates: dict[str, float] = {}
-        self._notes: list[Note] = []
         self.router = Router(epoch, limits, self.counters, self._notes.append)
         self.router.decides = self._decides
         self.calls = Calls(limits, self.counters, epoch)
-        self._make_token = make_token
-        self._by_token: dict[bytes, Session] = {}
-        self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
-        self._dirty: dict[Session, None] = {}
-        self._out: list[tuple[Listener, bytes, bytes]] = []
         self._parked: dict[Session, None] = {}
         self._above: deque[tuple[str, int, list[bytes], bytes]] = deque()
         self._above_size = 0
@@ -111,12 +71,6 @@ class Hub:
         self._sampled: tuple[float, dict[str, int]] = (0.0, {})
 
     # -- what the driver calls
-
-    def add_listener(self, local: bool, publish: int) -> Listener:
-        """One more ROUTER + PUB pair; pass what this returns with every frame."""
-        listener = Listener(len(self.listeners), local, publish)
-        self.listeners.append(listener)
-        return listener
 
     def frame_received(
         self, listener: Listener, route: bytes, user: str, address: str, data: bytes, now: float
@@ -129,7 +83,7 @@ class Hub:
         try:
             number, ack, records = wire.decode(data)
             if session is None or _begins(records, wire.HELLO):
-                self._greet(_Connection(listener, route, user, address), records, now)
+                self._greet(Connection(listener, route, user, address), records, now)
                 return
             self._heard(session, now)
             if session.channel.acknowledged(ack):
@@ -201,14 +155,6 @@ class Hub:
         out, self._out = self._out, []
         return out
 
-    def take_notes(self) -> list[Note]:
-        """What to write to the log."""
-        if not self._notes:
-            return []
-        notes = self._notes[:]
-        self._notes.clear()  # the list itself is shared with the router
-        return notes
-
     def unsent(self, listener: Listener, route: bytes, count: int, gone: bool) -> None:
         """The ROUTER refused the last `count` frames for this route: it is full, or the peer is gone."""
         session = listener.routes.get(route)
@@ -220,165 +166,27 @@ class Hub:
             if session.step("silent"):
                 self._note("warning", f"{session.name} is suspect: its connection is gone")
 
-    # -- sessions
+    # -- what the reception asks
 
-    def _greet(self, where: _Connection, records: list[Record], now: float) -> None:
-        if not records or wire.check(records[0], "up") != wire.HELLO:
-            self.counters.bad_frames += not records or records[0][0] != wire.BEAT
-            self._refuse(where.listener, where.route, NO_SESSION, "say HELLO first")
-            return
-        _, version, instance, name, kind, token, epoch, received, info = records[0]
-        try:
-            self._check_hello(version, instance, name, kind)
-            session = self.sessions.get(instance)
-            if session is not None and _stillborn(session, where.user, token):
-                self.end(session, "bye", now)
-                session = None
-            resumed = session is not None and self._may_resume(session, token, epoch)
-            if session is not None and session.principal != _principal(where.user):
-                self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
-                session, resumed = None, False
-        except QuloError as error:
-            self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
-            self._refuse(where.listener, where.route, error.code, str(error))
-            return
-        if session is None:
-            session = self._new_session(where, instance, name, kind, now)
-            session.claimed = token
-        self._attach(session, where, info, now)
-        if resumed:
-            session.channel.rewind(received)
-        self._welcome(session, resumed)
-
-    def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
-        if version != wire.VERSION:
-            raise BadVersion(f"this hub speaks version {wire.VERSION} of the protocol, not {version}")
-        if len(instance) != INSTANCE_BYTES or kind not in ("client", "agent"):
-            raise ProtocolError("not a HELLO: an instance is 8 bytes, a kind client or agent")
-        if not NAME.match(name):
-            raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
-
-    def _may_resume(self, session: Session, token: bytes | None, epoch: int) -> bool:
-        if epoch != self.epoch or token != session.token:
-            raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
-        return True
-
-    def _new_session(self, where: _Connection, instance: bytes, name: str, kind: str, now: float) -> Session:
-        token = self._make_token()
-        channel = Channel(self.limits.link_buffer)
-        session = Session(
-            instance, token, _principal(where.user), name, kind, where.listener, None, channel, heard=now, since=now
-        )
-        channel.mark = partial(self._dirty_later, session)
-        self.sessions[instance] = session
-        self._by_token[token] = session
-        return session
-
-    def _dirty_later(self, session: Session) -> None:
-        self._dirty[session] = None
-
-    def _attach(self, session: Session, where: _Connection, info: dict[str, Any], now: float) -> None:
-        """The session continues on this route."""
-        other = where.listener.routes.get(where.route)
-        if other is not None and other is not session and other.user == where.user:
-            self.end(other, "bye", now)  # one connection, one session: a peer cannot heap them up
-        elif other is not None:
-            self._detach(other)
-        self._detach(session)
-        session.listener, session.route, session.user, session.address = where
-        session.info = {str(k)[:32]: str(v)[:256] for k, v in list(info.items())[:16]}
-        where.listener.routes[where.route] = session
-        self._heard(session, now)
-        self._note("info", f"{session.kind} {session.name} ({where.address}) is connected")
-
-    def _detach(self, session: Session) -> None:
-        if session.route is not None:
-            session.listener.routes.pop(session.route, None)
-            session.route = None
-        self._tied.pop(session.tied or "", None)
+    def _let_go(self, session: Session) -> None:
         self.router.suspend(session)
-        if session.life is not Life.DOWN:
-            session.channel.withdraw(partial(_of_connection, session))
         session.parked.clear()
         session.parked_size = 0
         self._parked.pop(session, None)
 
-    def _welcome(self, session: Session, resumed: bool) -> None:
-        limits = {
-            "max_message": self.limits.max_message,
-            "link_buffer": self.limits.link_buffer,
-            "high_water": self.limits.high_water,
-            "heartbeat": int(self.limits.heartbeat * 1000),
-            "session_timeout": int(self.limits.session_timeout * 1000),
-        }
-        info = {"name": self.name, "version": self.version, "principal": session.principal}
-        publish = session.listener.publish
-        self._send_now(
-            session,
-            [
-                *(wire.WELCOME, wire.VERSION, self.epoch, session.token, resumed),
-                *(session.channel.received, publish, limits, info),
-            ],
-        )
-        self._dirty[session] = None
-
-    def _send_now(self, session: Session, record: Record) -> None:
-        if session.route is not None:
-            self._out.append((session.listener, session.route, session.channel.unnumbered([record])))
-
-    def _refuse(self, listener: Listener, route: bytes, code: str, text: str) -> None:
-        self._out.append((listener, route, wire.encode(0, 0, [[wire.REFUSED, code, text]])))
-
-    def _heard(self, session: Session, now: float) -> None:
-        session.heard = now
-        if session.life is not Life.UP and session.step("heard"):
-            self._note("info", f"{session.name} is back")
-
-    def end(self, session: Session, why: str, now: float) -> None:
-        """The session is over: nothing of it remains but a line for `qulolist`. `why`: bye or expired."""
-        if session.life is Life.UP and why == "expired":
-            session.step("silent")
-        session.step(why)
-        lost = session.channel.unacknowledged
-        self._detach(session)
+    def _ended(self, session: Session, why: str) -> None:
         if self.upstream:
             for sid in [*session.members, *session.responders]:
                 self.upstream.leave(session, sid)
         for subscription in self.router.forget(session):
             self._unwant(subscription)
         self.calls.forget(session)
-        del self.sessions[session.instance]
-        del self._by_token[session.token]
-        self._dirty.pop(session, None)
-        if why != "bye" or session.kind == "agent":
-            self.down.append(session)  # a program that said goodbye is nothing to look for
         if why == "expired":
             for pattern in session.forwarded:  # it may have acknowledged what it never forwarded
                 self.pass_gap(pattern, 0, None, None, "restart")
-        level = "info" if why == "bye" else "warning"
-        tail = f"; {lost} frames for it were not acknowledged" if lost else ""
-        self._note(level, f"{session.kind} {session.name} ({session.address}) is down: {why}{tail}")
 
-    def _tie(self, listener: Listener, user: str, prefix: bytes) -> bool:
-        """A SUB proves by the token which session it belongs to."""
-        try:
-            token = bytes.fromhex(prefix[len(topics.SESSIONS) : -1].decode())
-        except ValueError:
-            token = b""
-        session = self._by_token.get(token)
-        if (
-            session is None
-            or session.principal != _principal(user)
-            or session.listener is not listener
-            or prefix != wire.session_key(token)
-        ):
-            self.counters.bad_frames += 1
-            return False
-        self._tied.pop(session.tied or "", None)
-        session.tied = user
-        self._tied[user] = session
-        self.router.own(session, [wire.TIED])
-        return True
+    def _own(self, session: Session, record: Record) -> None:
+        self.router.own(session, record)
 
     # -- frames of a session
 
@@ -441,18 +249,6 @@ class Hub:
             self._dirty[session] = None
         if self.blocked:
             self._measure(now)
-
-    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception, now: float) -> None:
-        """Garbage is counted, answered while it is rare, and dropped."""
-        self.counters.bad_frames += 1
-        if session is None:
-            return
-        session.bad += 1
-        if session.bad > ANSWERED_BAD and now - session.bad_answered < BAD_PAUSE:
-            return
-        session.bad_answered = now
-        self._note("warning", f"bad frame from {session.name} ({session.address}): {error}")
-        self._refuse(listener, route, ProtocolError.code, str(error)[:200])
 
     def _dispatch(self, session: Session, record: Record, now: float) -> None:
         """The one place where a verb becomes an action."""
@@ -721,9 +517,6 @@ class Hub:
         if isinstance(asker, Session):
             asker.calls -= 1
 
-    def _note(self, level: str, text: str) -> None:
-        self._notes.append(Note(level, text))
-
     def _sample(self, now: float) -> None:
         """Message rates by topic, from two samples."""
         then, before = self._sampled
@@ -734,27 +527,9 @@ class Hub:
         self._sampled = (now, counts)
 
 
-def _principal(user: str) -> str:
-    return user.rpartition("#")[0]
-
-
 def _begins(records: list[Record], verb: int) -> bool:
     """Is the first record, if it is one at all, of this verb?"""
     return bool(records) and type(records[0]) is list and records[0][:1] == [verb]
-
-
-def _stillborn(session: Session, user: str, token: bytes | None) -> bool:
-    """Did its WELCOME get lost, so that its Link says HELLO with the same old token once more?"""
-    unused = session.tied is None and not session.channel.received and not session.channel.acked
-    return unused and token is not None and token == session.claimed and _principal(user) == session.principal
-
-
-def _of_connection(session: Session, record: Record) -> bool:
-    """Does this record die with its connection? The Link subscribes anew, and what was on its way is repaired."""
-    verb = record[0]
-    return verb in (wire.GRANTED, wire.RUN, wire.REPAIRED) or (
-        verb == wire.READY and record[1] in session.subscriptions
-    )
 
 
 def _pattern(pattern: str) -> str:

@@ -45,7 +45,7 @@ def test_json_is_an_object_per_line(hub: Hub) -> None:
 
 def test_bodies_larger_than_what_it_is_ahead_arrive(hub: Hub) -> None:
     done = hub.run("qulo", "bench", "--count", "40", "--size", "500000")
-    assert (done.returncode, done.stderr, done.stdout.count(b" 0 missing, 0 gaps\n")) == (0, b"", 1)
+    assert (done.stderr, done.returncode, done.stdout.count(b" 0 missing, 0 gaps\n")) == (b"", 0, 1)
 
 
 def test_ctrl_c_ends_with_what_was_measured(hub: Hub) -> None:

@@ -1,0 +1,279 @@
+"""The reception of a hub: who is there. Sessions from HELLO to their end, and the connections that serve them.
+
+A session belongs to one instance of a link and is proven by its token; it outlives connections, and one connection
+serves one session. What a session may say, and what becomes of what it holds, is the hub's: `Hub` extends this
+class and fills in the three hooks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from qulo.errors import BadVersion, Denied, ProtocolError, QuloError
+from qulo.protocol import topics, wire
+from qulo.protocol.channel import Channel
+from qulo.protocol.ports import Counters, Limits, Note
+from qulo.protocol.session import Life, Listener, Session
+from qulo.protocol.wire import Record
+
+NAME = re.compile(r"[a-z0-9._-]{1,64}\Z")
+
+# Ended sessions that are remembered for `qulolist`.
+REMEMBERED = 1000
+
+# Bad frames of one session that are answered; from then on one in so many seconds, so that garbage is not
+# amplified and yet a link whose numbers are out of step always learns that it has to begin anew.
+ANSWERED_BAD = 10
+BAD_PAUSE = 5.0
+
+INSTANCE_BYTES = 8
+
+# The code of an answer to a frame from somebody who has no session here: say HELLO (again).
+NO_SESSION = "no-session"
+
+
+class Connection(NamedTuple):
+    """Where a frame came from."""
+
+    listener: Listener
+    route: bytes
+    user: str
+    address: str
+
+
+class Reception:
+    """Sessions by instance, by token, and by the connection of their SUB. `epoch` names the hub's start."""
+
+    def __init__(self, name: str, epoch: int, limits: Limits, make_token: Callable[[], bytes], version: str) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.limits = limits
+        self.version = version
+        self.counters = Counters()
+        self.listeners: list[Listener] = []
+        self.sessions: dict[bytes, Session] = {}  # by instance
+        self.down: deque[Session] = deque(maxlen=REMEMBERED)
+        self._make_token = make_token
+        self._by_token: dict[bytes, Session] = {}
+        self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
+        self._dirty: dict[Session, None] = {}  # those with something to send
+        self._out: list[tuple[Listener, bytes, bytes]] = []
+        self._notes: list[Note] = []
+
+    # -- what the hub fills in
+
+    def _let_go(self, session: Session) -> None:
+        """Its connection is gone: serve it no more until it asks anew."""
+        raise NotImplementedError
+
+    def _ended(self, session: Session, why: str) -> None:
+        """It is over: give up all that it has."""
+        raise NotImplementedError
+
+    def _own(self, session: Session, record: Record) -> None:
+        """Send a record on its own PUB channel."""
+        raise NotImplementedError
+
+    # -- listeners and notes
+
+    def add_listener(self, local: bool, publish: int) -> Listener:
+        """One more ROUTER + PUB pair; pass what this returns with every frame."""
+        listener = Listener(len(self.listeners), local, publish)
+        self.listeners.append(listener)
+        return listener
+
+    def take_notes(self) -> list[Note]:
+        """What to write to the log."""
+        if not self._notes:
+            return []
+        notes = self._notes[:]
+        self._notes.clear()  # the list itself is shared with the router
+        return notes
+
+    # -- sessions
+
+    def _greet(self, where: Connection, records: list[Record], now: float) -> None:
+        if not records or wire.check(records[0], "up") != wire.HELLO:
+            self.counters.bad_frames += not records or records[0][0] != wire.BEAT
+            self._refuse(where.listener, where.route, NO_SESSION, "say HELLO first")
+            return
+        _, version, instance, name, kind, token, epoch, received, info = records[0]
+        try:
+            self._check_hello(version, instance, name, kind)
+            session = self.sessions.get(instance)
+            if session is not None and _stillborn(session, where.user, token):
+                self.end(session, "bye", now)
+                session = None
+            resumed = session is not None and self._may_resume(session, token, epoch)
+            if session is not None and session.principal != principal_of(where.user):
+                self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
+                session, resumed = None, False
+        except QuloError as error:
+            self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
+            self._refuse(where.listener, where.route, error.code, str(error))
+            return
+        if session is None:
+            session = self._new_session(where, instance, name, kind, now)
+            session.claimed = token
+        self._attach(session, where, info, now)
+        if resumed:
+            session.channel.rewind(received)
+        self._welcome(session, resumed)
+
+    def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
+        if version != wire.VERSION:
+            raise BadVersion(f"this hub speaks version {wire.VERSION} of the protocol, not {version}")
+        if len(instance) != INSTANCE_BYTES or kind not in ("client", "agent"):
+            raise ProtocolError("not a HELLO: an instance is 8 bytes, a kind client or agent")
+        if not NAME.match(name):
+            raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
+
+    def _may_resume(self, session: Session, token: bytes | None, epoch: int) -> bool:
+        if epoch != self.epoch or token != session.token:
+            raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
+        return True
+
+    def _new_session(self, where: Connection, instance: bytes, name: str, kind: str, now: float) -> Session:
+        token = self._make_token()
+        channel = Channel(self.limits.link_buffer)
+        session = Session(
+            instance, token, principal_of(where.user), name, kind, where.listener, None, channel, heard=now, since=now
+        )
+        channel.mark = partial(self._dirty_later, session)
+        self.sessions[instance] = session
+        self._by_token[token] = session
+        return session
+
+    def _dirty_later(self, session: Session) -> None:
+        self._dirty[session] = None
+
+    def _attach(self, session: Session, where: Connection, info: dict[str, Any], now: float) -> None:
+        """The session continues on this route."""
+        other = where.listener.routes.get(where.route)
+        if other is not None and other is not session and other.user == where.user:
+            self.end(other, "bye", now)  # one connection, one session: a peer cannot heap them up
+        elif other is not None:
+            self._detach(other)
+        self._detach(session)
+        session.listener, session.route, session.user, session.address = where
+        session.info = {str(k)[:32]: str(v)[:256] for k, v in list(info.items())[:16]}
+        where.listener.routes[where.route] = session
+        self._heard(session, now)
+        self._note("info", f"{session.kind} {session.name} ({where.address}) is connected")
+
+    def _detach(self, session: Session) -> None:
+        """The session has no connection any more; what dies with one is taken back."""
+        if session.route is not None:
+            session.listener.routes.pop(session.route, None)
+            session.route = None
+        self._tied.pop(session.tied or "", None)
+        self._let_go(session)
+        if session.life is not Life.DOWN:
+            session.channel.withdraw(partial(_of_connection, session))
+
+    def _welcome(self, session: Session, resumed: bool) -> None:
+        limits = {
+            "max_message": self.limits.max_message,
+            "link_buffer": self.limits.link_buffer,
+            "high_water": self.limits.high_water,
+            "heartbeat": int(self.limits.heartbeat * 1000),
+            "session_timeout": int(self.limits.session_timeout * 1000),
+        }
+        info = {"name": self.name, "version": self.version, "principal": session.principal}
+        publish = session.listener.publish
+        self._send_now(
+            session,
+            [
+                *(wire.WELCOME, wire.VERSION, self.epoch, session.token, resumed),
+                *(session.channel.received, publish, limits, info),
+            ],
+        )
+        self._dirty[session] = None
+
+    def _send_now(self, session: Session, record: Record) -> None:
+        if session.route is not None:
+            self._out.append((session.listener, session.route, session.channel.unnumbered([record])))
+
+    def _refuse(self, listener: Listener, route: bytes, code: str, text: str) -> None:
+        self._out.append((listener, route, wire.encode(0, 0, [[wire.REFUSED, code, text]])))
+
+    def _heard(self, session: Session, now: float) -> None:
+        session.heard = now
+        if session.life is not Life.UP and session.step("heard"):
+            self._note("info", f"{session.name} is back")
+
+    def end(self, session: Session, why: str, now: float) -> None:
+        """The session is over: nothing of it remains but a line for `qulolist`. `why`: bye or expired."""
+        if session.life is Life.UP and why == "expired":
+            session.step("silent")
+        session.step(why)
+        lost = session.channel.unacknowledged
+        self._detach(session)
+        self._ended(session, why)
+        del self.sessions[session.instance]
+        del self._by_token[session.token]
+        self._dirty.pop(session, None)
+        if why != "bye" or session.kind == "agent":
+            self.down.append(session)  # a program that said goodbye is nothing to look for
+        level = "info" if why == "bye" else "warning"
+        tail = f"; {lost} frames for it were not acknowledged" if lost else ""
+        self._note(level, f"{session.kind} {session.name} ({session.address}) is down: {why}{tail}")
+
+    def _tie(self, listener: Listener, user: str, prefix: bytes) -> bool:
+        """A SUB proves by the token which session it belongs to."""
+        try:
+            token = bytes.fromhex(prefix[len(topics.SESSIONS) : -1].decode())
+        except ValueError:
+            token = b""
+        session = self._by_token.get(token)
+        if (
+            session is None
+            or session.principal != principal_of(user)
+            or session.listener is not listener
+            or prefix != wire.session_key(token)
+        ):
+            self.counters.bad_frames += 1
+            return False
+        self._tied.pop(session.tied or "", None)
+        session.tied = user
+        self._tied[user] = session
+        self._own(session, [wire.TIED])
+        return True
+
+    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception, now: float) -> None:
+        """Garbage is counted, answered while it is rare, and dropped."""
+        self.counters.bad_frames += 1
+        if session is None:
+            return
+        session.bad += 1
+        if session.bad > ANSWERED_BAD and now - session.bad_answered < BAD_PAUSE:
+            return
+        session.bad_answered = now
+        self._note("warning", f"bad frame from {session.name} ({session.address}): {error}")
+        self._refuse(listener, route, ProtocolError.code, str(error)[:200])
+
+    def _note(self, level: str, text: str) -> None:
+        self._notes.append(Note(level, text))
+
+
+def principal_of(user: str) -> str:
+    """Whose connection it is: `user` is `principal#connection`."""
+    return user.rpartition("#")[0]
+
+
+def _stillborn(session: Session, user: str, token: bytes | None) -> bool:
+    """Did its WELCOME get lost, so that its Link says HELLO with the same old token once more?"""
+    unused = session.tied is None and not session.channel.received and not session.channel.acked
+    return unused and token is not None and token == session.claimed and principal_of(user) == session.principal
+
+
+def _of_connection(session: Session, record: Record) -> bool:
+    """Does this record die with its connection? The Link subscribes anew, and what was on its way is repaired."""
+    verb = record[0]
+    return verb in (wire.GRANTED, wire.RUN, wire.REPAIRED) or (
+        verb == wire.READY and record[1] in session.subscriptions
+    )
