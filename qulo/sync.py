@@ -352,16 +352,22 @@ class Bus:
         """
         answers: Any = self._bus.request_many(topic, body, timeout=timeout, count=count)
         end = object()
+        lock = asyncio.Lock()  # Ctrl-C: what it cancelled has to end before the answers can be closed
 
         async def one() -> Any:
-            return await anext(answers, end)
+            async with lock:
+                return await anext(answers, end)
+
+        async def close() -> None:
+            async with lock:
+                await answers.aclose()
 
         try:
             while (answer := self._do(one, timeout)) is not end:
                 yield answer
         finally:
             if self._open:
-                self._do(answers.aclose, timeout)
+                self._do(close, timeout)
 
     # -- the private thread
 

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qulo.cli import body, exits, hub
+from qulo.cli.colour import red
 from qulo.cli.options import Verb, count
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _LOOK = 0.002
 # Each subscriber is a connection with two threads: more of them measure this program's threads, not the hub.
 _MOST_SUBSCRIBERS = 64
 
-_RED, _PLAIN = "\33[31m", "\33[0m"
 
 _MANUAL = """\
 Publishes --count messages on --topics topics in turn and counts them at each
@@ -292,7 +291,7 @@ class _Table:
         else:
             losses = f"{missing} missing, {_plural(gaps, 'gap')}" + (f", {extra} too many" if extra else "")
             if missing or gaps or extra:
-                losses = _red(losses)
+                losses = red(losses)
             self._print_rate("received", rate, f"{self._megabytes(rate)}, {losses}")
         return not (missing or gaps or extra)
 
@@ -324,10 +323,6 @@ class _Table:
 
 def _plural(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _red(text: str) -> str:
-    return f"{_RED}{text}{_PLAIN}" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def _print(line: str) -> None:

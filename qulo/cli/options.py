@@ -31,10 +31,10 @@ topics:
 
 exit status:
   0  done                              64  wrong usage
-  1  the responder failed              69  no hub; it says which addresses
-  3  timed out                             were tried
-  4  nobody answers on this topic      77  denied
-                                       78  a key file that is not one
+  1  the responder failed; bench:      69  no hub; it says which addresses
+     messages are missing                  were tried
+  3  timed out; ping: hosts missing    77  denied
+  4  nobody answers; no host matches   78  a key file that is not one
   130  ended by Ctrl-C (to sub and reply that is the usual end: 0)
 
 examples:
@@ -44,6 +44,7 @@ examples:
   qulo reply time --command 'date +%T' --count 1 &  # answer one request
   sleep 1; qulo request time
   qulolist                                          # who is there
+  qulo ping                                         # and do all hosts answer
   qulo pub --help                                   # all about one verb
 """
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fnmatch
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qulo.cli import body, exits, hub
+from qulo.cli.colour import red
 from qulo.cli.options import Verb, count, note
 from qulo.errors import NoResponders, QuloError
 
@@ -28,8 +27,6 @@ _LIST = "$qulo.list"
 # Seconds for the answers without --timeout: a host that is well takes milliseconds, a far one less than a second.
 _TIMEOUT = 2.0
 
-# ANSI: who is missing is what the reader has to see.
-_RED, _PLAIN = "\33[31m", "\33[0m"
 
 _MANUAL = """\
 Every host is asked at once, by its agent's connection to the master; a qulod
@@ -157,9 +154,9 @@ class _Round:
             replies += " min/avg/max = {:.1f}/{:.1f}/{:.1f} ms".format(*self._spread())
         _print(replies)
         if self.short:
-            _print(_red(f"expected: {self.arguments.expect}, {self.short} fewer replied"))
+            _print(red(f"expected: {self.arguments.expect}, {self.short} fewer replied"))
         if self.missing:
-            _print(_red(f"missing: {', '.join(map(_describe, self.missing))}"))
+            _print(red(f"missing: {', '.join(map(_describe, self.missing))}"))
         if self.code == exits.NOBODY:
             note(f"no host matches {self.arguments.target!r}: nobody to ask")
 
@@ -203,10 +200,6 @@ def _ago(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def _red(text: str) -> str:
-    return f"{_RED}{text}{_PLAIN}" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def _print(line: str) -> None:

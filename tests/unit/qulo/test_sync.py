@@ -379,6 +379,25 @@ with qulo.sync.connect() as bus:
     assert process.communicate(timeout=PATIENCE) == (b"interrupted\n", b"")
 
 
+def test_ctrl_c_ends_a_wait_for_many_answers(hub: Hub, bus: sync.Bus) -> None:
+    code = """
+with qulo.sync.connect() as bus:
+    try:
+        for answer in bus.request_many("sync.asked", timeout=30):
+            print(answer, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    never = threading.Event()
+    with bus.respond("sync.asked", lambda _msg: "one"), bus.respond("sync.asked", lambda _msg: never.wait(PATIENCE)):
+        process = hub.start(*_python(code))
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE) == (b"interrupted\n", b"")
+        never.set()
+
+
 def test_a_bus_left_open_is_closed_at_the_end_of_the_program(hub: Hub, bus: sync.Bus) -> None:
     with bus.subscribe("sync.exit") as sub:
         done = hub.run(*_python("qulo.sync.connect().publish('sync.exit', 'said')"))
