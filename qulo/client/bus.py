@@ -35,6 +35,10 @@ from qulo.protocol.wire import RAW
 
 log = logging.getLogger("qulo")
 
+# Events (calls, answers, work) that are handled before what they led to is sent: with many requests under way asker,
+# hub and responder then work at the same time, on one part of the batch each, instead of one after the other.
+CHUNK = 32
+
 # Seconds that closing waits for the hub to acknowledge what was published.
 CLOSE_TIMEOUT = 5.0
 
@@ -370,10 +374,12 @@ class Bus:
             subscription = registered.get(tracker.sid)
             if subscription is not None:
                 subscription._take(item)
-        for event in happened:
+        for number, event in enumerate(happened, 1):
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
+            if number % CHUNK == 0:
+                self._driver.send()
 
     def _answered(self, event: events.Answer) -> None:
         pending = self._pending.get(event.rid)

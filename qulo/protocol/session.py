@@ -143,8 +143,9 @@ class Session:
     def answer(self, rid: int, code: str, kind: int, body: bytes) -> None:
         """The answer to one of its requests."""
         self.calls -= 1
-        if self.channel.room < -self.channel.limit and body:
+        channel = self.channel
+        if channel.bytes > 2 * channel.limit and body:
             # It asks and does not read: its requests are bounded by number, their answers have to be by size.
             code, body = Overloaded.code, b"the answer was dropped: too many others wait to be read"
         size = len(body) + 4 * len(code) + BODY_OVERHEAD + RECORD_OVERHEAD
-        self.channel.add([ANSWER, rid, code, kind, body], size)
+        channel.add([ANSWER, rid, code, kind, body], size)

@@ -254,6 +254,12 @@ def check(record: Any, direction: str) -> int:
     return verb
 
 
+def check_kind(kind: int) -> None:
+    """Is this the kind of a body? Raises ProtocolError."""
+    if not RAW <= kind <= HEADED:
+        raise ProtocolError("unknown body kind")
+
+
 def check_bodies(kind: Any, bodies: Any) -> None:
     """Is this a run's kind and bodies? Raises ProtocolError."""
     if type(kind) is not int or not RAW <= kind <= HEADED:
