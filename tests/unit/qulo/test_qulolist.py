@@ -56,7 +56,6 @@ def test_json_is_one_object_per_line(hub: Hub, someone: str) -> None:
     [
         (("--topics", "list.*"), {"hub", "topic"}),
         (("--clients", "someone*"), {"hub", "peer"}),
-        (("--agents",), {"hub"}),
         (("--clients", "--topics", "[ls]*[.]*"), {"hub", "peer", "topic"}),
     ],
 )
@@ -64,6 +63,15 @@ def test_it_shows_what_was_selected(hub: Hub, someone: str, argv: tuple[str, ...
     assert someone
     code, out, _err = _list(hub, "--json", *argv)
     assert (code, {json.loads(line)["type"] for line in out.splitlines()}) == (0, types)
+
+
+def test_agents_are_all_that_is_shown_of_them(hub: Hub, someone: str) -> None:
+    code, out, _err = _list(hub, "--json", "--agents")
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert (code, entries[0]["type"]) == (0, "hub")
+    # Agents of earlier tests are remembered as down.
+    assert {(entry["type"], entry["kind"]) for entry in entries[1:]} <= {("peer", "agent")}
+    assert someone not in {entry.get("name") for entry in entries}
 
 
 def test_a_filter_that_matches_nothing_is_4(hub: Hub) -> None:
