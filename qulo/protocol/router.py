@@ -27,12 +27,11 @@ REPAIR_BUDGET = 512 * 1024
 # With less room than this share of the limit the hub waits for echoes, instead of measuring at every run.
 HYSTERESIS = 8
 
-
 # Gaps from elsewhere that are remembered for sessions that had ended when they were told, and come back.
 GAPS = 1000
 
-# What a run costs in a bundle beside its bodies: a topic, two numbers, an origin, msgpack headers.
-RUN_OVERHEAD = 64
+# What a run costs in a bundle beside its bodies and topic: two numbers, an origin, msgpack headers.
+RUN_OVERHEAD = 48
 
 K = TypeVar("K")
 
@@ -91,14 +90,15 @@ class Router:
         if route is None:
             topic.gone = end
         else:
-            if route is not self._open or self._size > wire.BATCH:
+            size = RUN_OVERHEAD + 4 * len(name) + count * wire.BODY_OVERHEAD + sum(map(len, bodies))
+            if route is not self._open or self._size + size > wire.BATCH:
                 self.close_bundle()
                 self._open = route
             frame = self._frame
             self._runs.append((name, first, prev, origin, kind, bodies))
             frame.topics.append(topic)
             topic.runs.append((first, end, frame))
-            self._size += RUN_OVERHEAD + count * (wire.BODY_OVERHEAD + len(bodies[0]))
+            self._size += size
             for interest in route.interests:
                 interest.count += count
         if topic.groups:

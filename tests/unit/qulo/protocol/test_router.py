@@ -64,6 +64,14 @@ def test_a_bundle_is_closed_before_it_grows_too_large() -> None:
     assert sum(len(runs) for _, runs in frames) == 200
 
 
+def test_runs_whose_bodies_differ_in_size_make_no_frame_that_a_peer_would_refuse() -> None:
+    _, router = world("a.>")
+    for number in range(40):
+        router.publish(f"a.{number % 3}", wire.RAW, [b"", b"x" * 50_000], b"origin")
+    router.close_bundle()
+    assert all(len(data) <= wire.SMALL for _, data in router.frames)
+
+
 def test_local_topics_share_no_frame_with_others() -> None:
     _, router = world(">")
     for topic in ("a", "local.a", "b"):
