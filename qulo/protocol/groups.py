@@ -18,13 +18,14 @@ HARD_BOUND = 4
 class Group:
     """The members of one group on one pattern, in the order in which they take turns."""
 
-    __slots__ = ("_turn", "crowded", "members", "name", "pattern")
+    __slots__ = ("_turn", "crowded", "dropped", "members", "name", "pattern")
 
     def __init__(self, pattern: str, name: str) -> None:
         self.pattern = pattern
         self.name = name
         self.members: list[tuple[Session, int]] = []
         self.crowded = False
+        self.dropped = 0  # messages, since the members are all full
         self._turn = 0
 
     def add(self, session: Session, sid: int) -> None:

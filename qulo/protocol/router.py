@@ -181,14 +181,17 @@ class Router:
         dropped = group.deal(topic, kind, bodies)
         if dropped:
             self.counters.dropped += dropped
-            self._note(
-                Note(
-                    "error",
-                    f"group {group.name} on {group.pattern}: {dropped} messages dropped, every member is full",
-                )
-            )
+            if not group.dropped:
+                self._note_group(group, "messages are dropped, every member is full")
+            group.dropped += dropped
+        elif group.dropped:
+            self._note_group(group, f"{group.dropped} messages were dropped, members have room again")
+            group.dropped = 0
         if group.crowded:
             self.budget = 0
+
+    def _note_group(self, group: Group, text: str) -> None:
+        self._note(Note("error", f"group {group.name} on {group.pattern}: {text}"))
 
     # -- subscriptions
 

@@ -139,9 +139,15 @@ def test_what_exceeds_the_hard_bound_is_dropped_and_said() -> None:
     for number in range(300):
         p.publish("jobs.x", f"{number:04}" * 250)
         net.advance(0.5)
-    assert hub.said("dropped, every member is full")
+    assert hub.said("messages are dropped, every member is full")
     assert hub.hub.counters.dropped > 0
     assert hub.session(worker).channel.bytes <= HARD_BOUND * limits.link_buffer + limits.max_message
+    assert sum("messages are dropped" in note.text for note in hub.notes) == 1, "once, not once a message"
+    worker.wire.paused.clear()
+    net.advance(3)
+    p.publish("jobs.x", "again")
+    net.advance(1)
+    assert hub.said(f"{hub.hub.counters.dropped} messages were dropped")
 
 
 def test_a_run_that_fills_a_frame_still_fits_when_it_is_dealt() -> None:
