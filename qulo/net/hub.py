@@ -135,8 +135,9 @@ class HubServer:
             return
         try:
             user = str(frame.get("User-Id"))
-        except zmq.ZMQError:
-            user = ""  # no ZAP answer, no principal: the core finds no session and refuses
+        except zmq.ZMQError:  # nobody our ZAP handler has let in
+            self.hub.counters.bad_frames += 1
+            return
         address = ""
         if route not in pair.listener.routes:
             address = _address_of(pair.listener, frame)
@@ -268,7 +269,7 @@ def is_loopback(endpoint: str) -> bool:
 
 def _security(address: Address, local: bool) -> dict[int, Any]:
     """The socket options that say who may connect. Raises ConfigError for plain text beyond this host."""
-    options: dict[int, Any] = {zmq.ZAP_ENFORCE_DOMAIN: 1}
+    options: dict[int, Any] = {zmq.ZAP_ENFORCE_DOMAIN: 1, zmq.IPV6: int("[" in address.listen)}
     if local:
         return options | {zmq.ZAP_DOMAIN: zap.LOCAL_DOMAIN.encode()}
     if address.key is not None:

@@ -332,3 +332,15 @@ def test_a_stopped_subscriber_that_is_killed_is_forgotten() -> None:
                 await bus.flush()
 
     _run(story(), timeout=60)
+
+
+def test_hubs_and_links_speak_ipv6() -> None:
+    async def story() -> None:
+        async with Site() as site:
+            await site.start("m", listen='"tcp://[::1]:0"', publish='"tcp://[::1]:0"')
+            await site.start("a", under="m")
+            async with site.bus("m") as master, site.bus("a") as agent, agent.subscribe("x") as sub:
+                await master.publish("x", 6)
+                assert (await sub.next(10)).body == 6  # type: ignore[union-attr]
+
+    _run(story())
