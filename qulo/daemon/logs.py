@@ -6,6 +6,7 @@ other one. Text from peers cannot forge lines: control characters are escaped.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import logging
@@ -106,7 +107,8 @@ class _File(_Complains, logging.StreamHandler[TextIO]):
         super().__init__(stream)
 
     def close(self) -> None:
-        self.stream.close()
+        with contextlib.suppress(OSError):  # a full disk: what was left has been complained of, the file is closed
+            self.stream.close()
         super().close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from qulo.protocol.tracker import Item, Tracker
 
 log = logging.getLogger(__name__)
 
+# Files that a hub must be allowed to open. A peer costs two, and libzmq ends the process when accept on an ipc
+# socket finds none left (errno_assert in its ipc_listener.cpp): the limit must not be within a crowd's reach.
+MIN_FILES = 1024
+
 
 def limits_of(settings: Settings) -> Limits:
     """The core's limits out of the configuration."""
@@ -40,6 +45,7 @@ class Service:
     """The hub of one program, with everything around it."""
 
     def __init__(self, settings: Settings, version: str) -> None:
+        _allow_files()
         self.settings = settings
         self.version = version
         self.addresses: dict[str, str] = {}
@@ -165,3 +171,15 @@ class Service:
         self._server.flush()
         self._server.close()
         self._context.term()
+
+
+def _allow_files() -> None:
+    """Raise the soft limit of open files to the hard one; raises QuloError where that is too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MIN_FILES:
+        raise QuloError(
+            f"only {hard} files may be open, and a hub needs {MIN_FILES} or more: two for each peer; raise the limit "
+            "(ulimit -Hn, or LimitNOFILE= in the unit)"
+        )
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
