@@ -84,7 +84,7 @@ examples:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", metavar="BYTES", type=count, default=100, help="of a body; 100 by default")
-    add("--count", metavar="N", type=count, default=200_000, help="messages to publish; 200000 by default")
+    add("-C", "--count", metavar="N", type=count, default=200_000, help="messages to publish; 200000 by default")
     add("--topics", metavar="N", type=count, default=1, help="topics to publish on in turn; 1 by default")
     add("--subscribers", metavar="N", type=_subscribers, default=1, help="subscribers to all topics; 1 by default")
     add("--json", action="store_true", help="one object per line")

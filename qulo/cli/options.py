@@ -131,6 +131,7 @@ def _add_globals(parser: argparse._ActionsContainer) -> None:
     add("--server-key", metavar="FILE", default=none, help="the hub's public key, for curve")
     add("--key", metavar="FILE", default=none, help="your secret key, for curve")
     add(
+        "-W",
         "--timeout",
         metavar="S",
         type=seconds,

@@ -37,7 +37,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--stdin", action="store_true", help="the body is all of standard input")
     add("-l", "--lines", action="store_true", help="each line of standard input is a message")
     add("-H", "--header", metavar="K:V", action="append", default=[], help="a header; may be repeated")
-    add("--count", metavar="N", type=count, default=1, help="publish it N times")
+    add("-C", "--count", metavar="N", type=count, default=1, help="publish it N times")
     add("--json", action="store_true", help="the body is JSON; it is sent as its value, in msgpack")
 
 

@@ -48,7 +48,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("body", metavar="BODY", nargs="?", help="the answer, as text")
     add("--command", metavar="CMD", help="answer with the output of this command")
     add("--echo", action="store_true", help="answer with the request's own body")
-    add("--count", metavar="N", type=count, help="end after N requests")
+    add("-C", "--count", metavar="N", type=count, help="end after N requests")
 
 
 def _run(arguments: argparse.Namespace) -> int:

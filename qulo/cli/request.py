@@ -42,7 +42,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("topic", metavar="TOPIC", help="what to ask")
     add("body", metavar="BODY", nargs="?", default="", help="the body, as text")
     add("--many", action="store_true", help="ask every responder")
-    add("--count", metavar="N", type=count, help="with --many: end after N answers")
+    add("-C", "--count", metavar="N", type=count, help="with --many: end after N answers")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="BODY and answers are JSON, sent as values")
     form.add_argument("--raw", action="store_true", help="the answer as it is, with nothing added")

@@ -39,7 +39,7 @@ examples:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("patterns", metavar="PATTERN", nargs="+", help="topics; * is one token, > the rest")
-    add("--count", metavar="N", type=count, help="end after N messages")
+    add("-C", "--count", metavar="N", type=count, help="end after N messages")
     add("--group", metavar="S", help="be one of a group, of which one member gets each message")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--raw", action="store_true", help="only the bodies, as they are, each on a line")
