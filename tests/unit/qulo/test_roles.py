@@ -314,19 +314,21 @@ def test_a_key_is_accepted_by_reload(qulod: Role) -> None:
     _run(story())
 
 
-def test_after_kill_9_and_a_new_start_subscribers_get_a_gap_and_go_on(qulod: Role) -> None:
-    pid = qulod.start()
+@pytest.mark.parametrize("name", ["qulod", "qmaster"])
+def test_after_kill_9_and_a_new_start_subscribers_get_a_gap_and_go_on(roles: dict[str, Role], name: str) -> None:
+    role = roles[name]
+    pid = role.start()
 
     async def story() -> None:
-        async with qulo.connect(qulod.url) as bus, bus.subscribe("t.>") as sub, bus.subscribe("*.x") as other:
+        async with qulo.connect(role.url) as bus, bus.subscribe("t.>") as sub, bus.subscribe("*.x") as other:
             await bus.respond("r", lambda m: "answer")
             for round_ in range(2):
                 await bus.publish("t.x", round_)
                 for each in (sub, other):
                     assert body_of(await each.next(5)) == round_
-                os.kill(qulod.pid, signal.SIGKILL)
+                os.kill(role.pid, signal.SIGKILL)
                 await until(lambda: not bus.connected)
-                assert await asyncio.to_thread(qulod.start) != pid
+                assert await asyncio.to_thread(role.start) != pid
                 for each in (sub, other):
                     gap = await each.next(15)
                     assert isinstance(gap, qulo.Gap)
