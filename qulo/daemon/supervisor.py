@@ -88,7 +88,7 @@ class Supervisor:
         log.info("ready: %s", ", ".join(f"{name} {address}" for name, address in addresses.items()))
         self.notifier.ready("serving")
 
-    async def _obey(self, inbox: asyncio.Queue[signal.Signals]) -> None:
+    async def _obey(self, inbox: signals.Inbox) -> None:
         actions: dict[signal.Signals, Callable[[], None]] = {
             signals.RELOAD: self._reload,
             signals.REOPEN: self._reopen,

@@ -24,3 +24,24 @@ print("alive")
 """
     done = python(code)
     assert (done.stdout, done.stderr) == ("alive\n", "")
+
+
+def test_a_flood_of_one_signal_delays_no_other() -> None:
+    code = """
+import asyncio
+from qulo.daemon import signals
+async def main():
+    inbox = signals.Inbox()
+    for _ in range(1000):
+        inbox.put(signals.RELOAD)
+    for number in (signals.REOPEN, signals.DRAIN, signals.DRAIN):
+        inbox.put(number)
+    assert await inbox.get() == signals.RELOAD
+    inbox.put(signals.RELOAD)  # while the first is acted on: news
+    found = [await inbox.get() for _ in range(4)]
+    assert found == [signals.REOPEN, signals.DRAIN, signals.DRAIN, signals.RELOAD], found
+asyncio.run(main())
+print("alive")
+"""
+    done = python(code)
+    assert (done.stdout, done.stderr) == ("alive\n", "")
