@@ -217,9 +217,12 @@ class HubServer:
         self.flush()
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until every peer has acknowledged what it was sent; False if that took too long."""
+        """Take no more publishes, and wait until every peer has what it was sent; False if that took too long.
+
+        Peers tell with each heartbeat how far they have come on PUB: that is how long it takes after traffic.
+        """
         deadline = time.monotonic() + timeout
-        while any(s.connected and not s.channel.idle for s in self.hub.sessions.values()):
+        while not self.hub.drain():
             if time.monotonic() >= deadline:
                 return False
             self.flush()

@@ -59,6 +59,7 @@ class Hub(Reception):
         self.system: dict[str, SystemHandler] = {}
         self.is_host = False  # does this hub have an agent's duties, as qulod does?
         self.blocked = False
+        self._draining = False
         self.rates: dict[str, float] = {}
         self.router = Router(epoch, limits, self.counters, self._notes.append)
         self.router.decides = self._decides
@@ -143,6 +144,17 @@ class Hub(Reception):
                 self._out.append((session.listener, session.route, frame))
         return again
 
+    def drain(self) -> bool:
+        """Take no more publishes (they are not acknowledged any more); True when all peers have what was sent."""
+        self._draining = self.blocked = True
+        return not any(
+            session.connected
+            and session.life is Life.UP
+            and not session.slow
+            and (session.lag or not session.channel.idle)
+            for session in self.sessions.values()
+        )
+
     def take_pub(self) -> list[tuple[Listener, bytes]]:
         """What to send on the listeners' PUB, in order."""
         frames = self.router.frames
@@ -221,7 +233,7 @@ class Hub(Reception):
 
     def _measure(self, now: float) -> None:
         """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
-        self.blocked = not self.router.measure(now)
+        self.blocked = self._draining or not self.router.measure(now)
         while self._parked and not self.blocked:
             session = next(iter(self._parked))
             number, records, size = session.parked.popleft()

@@ -270,3 +270,20 @@ def test_a_new_answer_of_the_same_session_is_told_once() -> None:
     net.settle()
     assert p.answers(rid) == [("", b"yes")]
     assert len(hub.session(s).responders) == 1
+
+
+def test_a_draining_hub_takes_no_more_and_is_done_when_all_have_what_was_sent() -> None:
+    net, hub, p, s = world()
+    tracker = s.subscribe("a.>")
+    net.settle()
+    s.wire.paused.add("pub")
+    p.publish("a.b", "1")
+    net.settle()
+    assert not hub.hub.drain()
+    p.publish("a.b", "2")
+    net.settle()
+    assert not p.link.settled, "it was not acknowledged"
+    s.wire.paused.clear()
+    net.advance(3)
+    assert hub.hub.drain()
+    assert s.texts(tracker) == ["1"]
