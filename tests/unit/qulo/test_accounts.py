@@ -195,3 +195,16 @@ def test_a_full_disk_stops_the_log_and_nothing_else(qulod: Role) -> None:
         assert qulod.run("-s", "stop")[0] == 0
     finally:
         assert FULL.stat().st_mode == mode
+
+
+def test_of_twenty_starts_at_once_one_wins_and_the_others_name_it(qulod: Role) -> None:
+    qulod.pid_file.write_text("1\n")  # of somebody else who lives: the lock counts, not the number
+    argv = [str(BIN / "qulod"), "-c", str(qulod.config)]
+    starts = [
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(20)
+    ]
+    said = [start.communicate(timeout=60)[1] for start in starts]
+    assert sorted(start.returncode for start in starts) == [0] + [69] * 19
+    assert sum("already running" in each for each in said) == 19
+    assert qulod.pid > 1
