@@ -282,9 +282,9 @@ class Hub(Reception):
         self.router.pulse_confirmed(session, confirmed)
         self._dirty[session] = None
         direct, own = self.router.pulse(session, time)
-        self._send_now(session, direct[0])
+        self._send_now(session, direct)
         if session.tied:
-            self.router.own(session, own[0])
+            self.router.own(session, own)
         if self.blocked:
             self._measure(now)
 

@@ -461,8 +461,8 @@ class Router:
         )
         return 0
 
-    def pulse(self, session: Session, echo: int) -> tuple[list[wire.Record], list[wire.Record]]:
-        """The heartbeat for one session: (records for ROUTER, records for its own PUB channel)."""
+    def pulse(self, session: Session, echo: int) -> tuple[wire.Record, wire.Record]:
+        """The heartbeat for one session: (the record for ROUTER, the one for its own PUB channel)."""
         self.close_bundle()
         sent: dict[int, int] = {}
         direct: list[int] = []
@@ -479,8 +479,8 @@ class Router:
         session.pulse = (self.seq, sent if before < self.seq else {s: c for s, c in sent.items() if s in known})
         pairs = [number for pair in sent.items() for number in pair]
         return (
-            [[wire.PULSE, echo, self.seq, 0, direct]],
-            [[wire.PULSE, 0, self.seq, session.owed, pairs]],
+            [wire.PULSE, echo, self.seq, 0, direct],
+            [wire.PULSE, 0, self.seq, session.owed, pairs],
         )
 
     def pulse_confirmed(self, session: Session, at: int) -> None:

@@ -56,7 +56,6 @@ TRANSITIONS: dict[tuple[State, str], State] = {
     (State.REPAIRING, "ready, resuming"): State.REPAIRING,
     (State.LIVE, "gap"): State.REPAIRING,
     (State.REPAIRING, "repaired"): State.LIVE,
-    (State.REPAIRING, "repaired, more was missed"): State.REPAIRING,
     (State.LIVE, "disconnected"): State.ASKED,
     (State.REPAIRING, "disconnected"): State.ASKED,
     (State.ASKED, "disconnected"): State.ASKED,

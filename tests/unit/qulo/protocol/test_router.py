@@ -143,10 +143,10 @@ def test_a_pulse_names_a_subscription_until_its_count_was_agreed_to() -> None:
     other = net.program("p", net.hosts[0])
     other.publish("a", "x")
     net.settle()
-    ((_, _, at, _, pairs),) = router.pulse(session, 0)[1]
+    _, _, at, _, pairs = router.pulse(session, 0)[1]
     assert pairs[1::2] == [1]
     router.pulse_confirmed(session, at)
-    ((*_, pairs),) = router.pulse(session, 0)[1]
+    *_, pairs = router.pulse(session, 0)[1]
     assert pairs == []
 
 
