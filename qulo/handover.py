@@ -1,14 +1,20 @@
 """What crosses between a program's threads and the one that runs the event loop of `qulo.sync`.
 
 An Outbox hands publishes and calls to the loop in order and wakes it once per batch; a Call brings a coroutine's
-result back to the thread that waits for it; Workers run handlers that may block. Nothing here waits without an end,
+answer back to the thread that waits for it; Workers run handlers that may block. Nothing here waits without an end,
 and nothing here knows what the messages are.
+
+Ctrl-C raises KeyboardInterrupt in the main thread between any two steps of it, and the program may go on with
+the Bus. So what the main thread runs here must be right wherever it is cut off: it takes a plain Lock only with
+`with` (one step of the interpreter; Condition and Future take theirs in Python code, where an interrupt leaves them
+locked for good), and every wake-up comes before the flag that says it was given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import time
@@ -33,41 +39,77 @@ OUTBOX = 1024 * 1024
 WORKERS = 16
 
 
-class Call:
-    """A coroutine to be run by the loop for a thread that waits for `result`."""
+# Seconds after which a waiting thread looks up. A signal that comes just before the thread falls asleep does not
+# wake it: CPython looks for signals before it waits for a lock, and is woken by one only while it waits.
+LOOK_UP = 0.5
 
-    __slots__ = ("_make", "_task", "result")
+
+class Answer:
+    """One value or error that the loop hands to a thread. Made by the thread that waits, set once by the loop."""
+
+    __slots__ = ("_error", "_unset", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def set(self, value: Any = None, error: BaseException | None = None) -> None:
+        """In the loop: wake the thread; only the first value or error counts."""
+        if not self.done:
+            self._value, self._error = value, error
+            self.done = True
+            self._unset.release()
+
+    def wait(self, timeout: float | None) -> Any:
+        """The value; raises the error, or TimeoutError after `timeout` seconds."""
+        left = math.inf if timeout is None else max(0.0, timeout)
+        while not self.done and not self._unset.acquire(timeout=min(left, LOOK_UP)):
+            left -= LOOK_UP
+            if left <= 0:
+                raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Call:
+    """A coroutine to be run by the loop for a thread that waits for `answer`."""
+
+    __slots__ = ("_make", "_task", "answer")
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._make = make
         self._task: asyncio.Task[Any] | None = None
-        self.result: Future[Any] = Future()
+        self.answer = Answer()
 
     def start(self) -> None:
-        """In the loop."""
-        if self.result.set_running_or_notify_cancel():
+        """In the loop. Does nothing when it was abandoned before."""
+        if not self.answer.done:
             self._task = asyncio.get_running_loop().create_task(self._make())
             self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
+        self._task = None  # not to be freed in the other thread: its weakrefs' callbacks would swallow a Ctrl-C
         if task.cancelled():
-            self.result.set_exception(Disconnected("the bus was closed"))
+            self.fail()
         elif (error := task.exception()) is not None:
-            self.result.set_exception(error)
+            self.answer.set(error=error)
         else:
-            self.result.set_result(task.result())
+            self.answer.set(task.result())
 
     def fail(self) -> None:
-        """The loop has ended: nobody else will answer."""
-        if not self.result.done():
-            self.result.set_exception(Disconnected("the bus was closed"))
+        """In the loop, or after its end: nobody else will answer."""
+        self.answer.set(error=Disconnected("the bus was closed"))
 
     def abandon(self) -> None:
         """In the loop: nobody waits any more."""
         if self._task is not None:
             self._task.cancel()
-        elif not self.result.done():
-            self.result.cancel()
+        else:
+            self.fail()
 
 
 Publish = tuple[str, int, bytes]  # topic, kind, body
@@ -83,51 +125,69 @@ class Outbox:
         self._size = 0
         self._asleep = True
         self._ended = False
-        self._room = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._waiting: list[Answer] = []  # of threads, for room
 
     def publish(self, entry: Publish, timeout: float | None) -> None:
         """Append, when there is room; raises DeadlineExceeded when there is none in time."""
-        with self._room:
-            if self._size >= OUTBOX and not self._room.wait_for(self._has_room, timeout):
-                raise DeadlineExceeded(f"no room for another message within {timeout:g} s; this one was not sent")
-            self._check()
-            self._size += len(entry[2]) + BODY_OVERHEAD
-            self._append(entry)
+        while True:
+            with self._lock:
+                self._check()
+                if self._size < OUTBOX:
+                    self._size += len(entry[2]) + BODY_OVERHEAD
+                    self._append(entry)
+                    return
+                room = Answer()
+                self._waiting.append(room)
+            started = time.monotonic()
+            try:
+                room.wait(timeout)
+            except TimeoutError:
+                late = f"no room for another message within {timeout:g} s; this one was not sent"
+                raise DeadlineExceeded(late) from None
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - started))
 
     def call(self, call: Call, *, ordered: bool) -> None:
-        """Append a call, or with `ordered` False only see to it that it is answered; its thread waits."""
-        with self._room:
+        """Append a call, or with `ordered` False only see to it that it is answered; its thread waits.
+
+        The thread says `forget` when it waits no more.
+        """
+        with self._lock:
             self._check()
             self._calls.add(call)
             if ordered:
                 self._append(call)
-        call.result.add_done_callback(lambda _result: self._calls.discard(call))
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for the call any more."""
+        self._calls.discard(call)
 
     def _append(self, entry: Publish | Call) -> None:
         self._entries.append(entry)
         if self._asleep:
-            self._asleep = False
             self._wake()
+            self._asleep = False  # last: interrupted before, the next entry wakes it once more
 
     def take(self) -> list[Publish | Call]:
         """Everything, for the loop. When there is nothing, the next entry wakes it."""
-        with self._room:
+        with self._lock:
             taken, self._entries = self._entries, []
+            waiting, self._waiting = self._waiting, []
             self._asleep = not taken
             self._size = 0
-            self._room.notify_all()
+        for room in waiting:
+            room.set()
         return taken
 
     def end(self) -> None:
         """The loop takes nothing any more: whoever waits is told."""
-        with self._room:
+        with self._lock:
             self._ended = True
-            self._room.notify_all()
+        for room in self._waiting:
+            room.set()
         for call in tuple(self._calls):
             call.fail()
-
-    def _has_room(self) -> bool:
-        return self._size < OUTBOX or self._ended
 
     def _check(self) -> None:
         if self._ended:

@@ -26,7 +26,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial, wraps
 from types import TracebackType
@@ -35,7 +34,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from qulo import client
 from qulo.client import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Handler, Message, decode_body, encode_body
 from qulo.errors import DeadlineExceeded, Disconnected, UsageError
-from qulo.handover import Call, Outbox, Workers, join_threads, start_thread
+from qulo.handover import Answer, Call, Outbox, Workers, join_threads, start_thread
 from qulo.protocol.tracker import Gap
 
 __all__ = ["Bus", "Responder", "Subscription", "connect"]
@@ -115,7 +114,7 @@ class Subscription(_Registered):
         self.group = source.group
         self._runs: deque[Any] = deque()  # as they came: (topic, kind, bodies) or Gap
         self._items: deque[Message | Gap] = deque()  # decoded
-        self._reading = threading.Lock()
+        self._decoding = threading.Lock()
         self._thread: threading.Thread | None = None
         if handler is not None:
             self._thread = start_thread(partial(self._work, handler), f"qulo handler of {self.topic}")
@@ -148,41 +147,46 @@ class Subscription(_Registered):
     def _next(self, timeout: float | None) -> Message | Gap | None:
         """None: closed, and everything was read."""
         self._bus._check_process()  # before the lock: at the fork another thread may have held it
-        started = time.monotonic()
-        if not self._reading.acquire(timeout=-1 if timeout is None else timeout):
-            raise self._nothing(timeout)
-        try:
-            left = None if timeout is None else timeout - (time.monotonic() - started)
-            if not self._items and not self._refill(left):
-                if self._bus._open and not self._registered._closed:
-                    raise self._nothing(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ended = late = False
+        while True:
+            with self._decoding:
+                if self._items or self._decode():
+                    return self._items.popleft()
+            if ended:
                 return None
-            return self._items.popleft()
-        finally:
-            self._reading.release()
+            if late:
+                raise self._nothing(timeout)
+            ended = not self._bus._open or self._registered._closed  # before the last look at what came
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            late = left == 0.0
+            self._fetch(left)
 
     def _nothing(self, timeout: float | None) -> DeadlineExceeded:
         return DeadlineExceeded(f"nothing came on {self.topic} within {timeout or 0:g} s")
 
-    def _refill(self, timeout: float | None) -> bool:
-        """Decode the next run; fetch all that has come from the loop when there is none here."""
-        while not self._items:
-            if not self._runs and not self._fetch(timeout):
-                return False
-            run = self._runs.popleft()
-            if type(run) is Gap:
-                self._items.append(run)
-            else:
-                topic, kind, bodies = run
-                self._items.extend([decode_body(topic, kind, body) for body in bodies])
+    def _decode(self) -> bool:
+        """Decode the next run, when there is one."""
+        if not self._runs:
+            return False
+        run = self._runs[0]
+        items: deque[Message | Gap] = deque()
+        if type(run) is Gap:
+            items.append(run)
+        else:
+            topic, kind, bodies = run
+            items.extend([decode_body(topic, kind, body) for body in bodies])
+        # Nothing is called between these two: no interrupt can lose the run, or give it twice.
+        self._items = items
+        del self._runs[0]
         return True
 
-    def _fetch(self, timeout: float | None) -> bool:
+    def _fetch(self, timeout: float | None) -> None:
+        """All that has come; waits for something to come when there is nothing."""
         try:
             self._bus._do(partial(self._hand_over, timeout), timeout, ordered=False)
         except Disconnected:  # the Bus was closed: what had come before can still be read
             self._runs.extend(self._registered.take())
-        return bool(self._runs)
 
     async def _hand_over(self, timeout: float | None) -> None:
         # Not as the call's result: that would be lost when its thread is interrupted just now.
@@ -229,13 +233,13 @@ class Bus:
         self._outbox = Outbox(self._wake)
         self._workers = Workers()
         self._subscriptions: list[Subscription] = []
-        self._started: Future[None] = Future()
+        self._started = Answer()
         self._stop = asyncio.Event()
         self._filled = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = start_thread(self._live, "qulo")
         try:
-            self._started.result()  # bounded by the client's own connect timeout
+            self._started.wait(None)  # bounded by the client's own connect timeout
         except BaseException:
             self._end()
             raise
@@ -390,10 +394,10 @@ class Bus:
             return
         if (error := opening.exception()) is not None:
             stopping.cancel()
-            self._started.set_exception(error)
+            self._started.set(error=error)
             return
         self._open = True
-        self._started.set_result(None)
+        self._started.set()
         pump = asyncio.create_task(self._pump())
         await stopping
         pump.cancel()
@@ -451,18 +455,20 @@ class Bus:
         """
         self._check()
         call = Call(make)
-        self._outbox.call(call, ordered=ordered)
         try:
+            self._outbox.call(call, ordered=ordered)
             if not ordered:
                 self._loop.call_soon_threadsafe(call.start)
-            return call.result.result(None if timeout is None else timeout + GRACE)
+            return call.answer.wait(None if timeout is None else timeout + GRACE)
         except BaseException as error:  # a deadline, or Ctrl-C while waiting
-            if call.result.done() or self._loop.is_closed():
+            if call.answer.done or self._loop.is_closed():
                 raise
             self._loop.call_soon_threadsafe(call.abandon)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"the hub did not get to it within {timeout:g} s") from None
             raise
+        finally:
+            self._outbox.forget(call)
 
 
 def _check_handler(handler: Handler | None) -> None:

@@ -398,6 +398,39 @@ with qulo.sync.connect() as bus:
         never.set()
 
 
+def test_after_an_interrupt_at_any_moment_the_bus_works(hub: Hub, bus: sync.Bus) -> None:
+    """A KeyboardInterrupt comes between any two steps: it must leave nothing locked, and no wake-up untold."""
+    code = """
+import random, signal
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+random.seed(1)
+interrupted = 0
+with qulo.sync.connect() as bus, bus.subscribe("sync.cut") as sub:
+    for turn in range(600):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 8e-4))
+            while True:
+                if turn % 3 == 0:
+                    list(bus.request_many("sync.quick"))
+                elif turn % 3 == 1:
+                    bus.request("sync.quick")
+                else:
+                    bus.publish("sync.cut", turn)
+                    sub.next(5)
+        except KeyboardInterrupt:
+            interrupted += 1
+        assert bus.request("sync.quick", timeout=5) == "here"
+print(interrupted)
+"""
+    with bus.respond("sync.quick", lambda _msg: "here"):
+        done = hub.run(*_python(code))
+    assert (done.stdout, done.stderr) == (b"600\n", b"")
+
+
 def test_a_bus_left_open_is_closed_at_the_end_of_the_program(hub: Hub, bus: sync.Bus) -> None:
     with bus.subscribe("sync.exit") as sub:
         done = hub.run(*_python("qulo.sync.connect().publish('sync.exit', 'said')"))
