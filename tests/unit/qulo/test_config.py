@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qulo import config
-from qulo.config import OPTIONS, PROGRAMS, Settings
+from qulo.config import OPTIONS, PROGRAMS, Settings, places, reading
 from qulo.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -301,7 +301,7 @@ def test_any_duration_is_written_so_that_it_reads_back(seconds: float) -> None:
 def test_no_text_breaks_the_reader_with_anything_but_a_config_error(text: str) -> None:
     file: str | None = "f"
     try:
-        config._read_mapping("qmaster", "f", config._compose("f", text))
+        reading.read_text("qmaster", "f", text)
     except ConfigError as error:
         file = error.file
     assert file == "f"
@@ -356,7 +356,7 @@ def test_a_client_tries_qulo_url_or_the_users_agent_then_the_hosts() -> None:
 @pytest.fixture
 def last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "last-resort"
-    monkeypatch.setattr(config, "last_resort", lambda _uid: str(path))
+    monkeypatch.setattr(places, "last_resort", lambda _uid: str(path))
     return path
 
 

@@ -1,0 +1,118 @@
+"""Where things are when nobody says so: configuration, sockets, PID files, logs and data, for root and for users.
+
+It reads the environment and the table of accounts, and looks at who owns the runtime directory of last resort. It
+must never make anything.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qulo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose defaults are asked for. `so_far` holds the values of the options above in the table."""
+
+    program: str
+    environ: Mapping[str, str]
+    uid: int
+    so_far: Mapping[str, Any]
+
+
+def _xdg(environ: Mapping[str, str], uid: int, variable: str, fallback: str) -> str:
+    """One XDG base directory; a relative one is ignored, as the XDG specification says."""
+    value = environ.get(variable, "")
+    if value.startswith("/"):
+        return value
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = pwd.getpwuid(uid).pw_dir
+        except KeyError:
+            raise ConfigError(f"user {uid} has no home: set HOME or {variable}") from None
+    return os.path.join(home, fallback)
+
+
+def _runtime_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Where sockets and PID files are."""
+    if uid == 0:
+        return "/run/qulo"
+    value = environ.get("XDG_RUNTIME_DIR", "")
+    if value.startswith("/"):
+        return os.path.join(value, "qulo")
+    return last_resort(uid)
+
+
+def last_resort(uid: int) -> str:
+    """The runtime directory of a user without XDG_RUNTIME_DIR; ask `runtime_problem` before using it."""
+    return f"/tmp/qulo-{uid}"  # noqa: S108 - that is what runtime_problem() is for
+
+
+def runtime_problem(path: str, uid: int) -> str | None:
+    """Why /tmp/qulo-UID, the runtime directory of last resort, cannot be trusted; None: it can.
+
+    A directory that does not exist is fine: whoever makes it has to ask again afterwards.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077:
+        return None
+    return f"{path} is not a directory of user {uid} alone (mode 0700): remove it, or set XDG_RUNTIME_DIR"
+
+
+def default_file(program: str, environ: Mapping[str, str], uid: int) -> str:
+    base = "/etc" if uid == 0 else _xdg(environ, uid, "XDG_CONFIG_HOME", ".config")
+    return f"{base}/qulo/{program}.yaml"
+
+
+def default_local(place: Place) -> str:
+    # qulod is its host's own agent: programs find it where they would find a qagent.
+    name = "master" if place.program == "qmaster" else "agent"
+    return f"ipc://{_runtime_dir(place.environ, place.uid)}/{name}.sock"
+
+
+def default_data(place: Place) -> str:
+    base = "/var/lib" if place.uid == 0 else _xdg(place.environ, place.uid, "XDG_DATA_HOME", ".local/share")
+    return f"{base}/qulo"
+
+
+def default_pid(place: Place) -> str:
+    return f"{_runtime_dir(place.environ, place.uid)}/{place.program}.pid"
+
+
+def default_log(place: Place) -> str:
+    base = "/var/log" if place.uid == 0 else _xdg(place.environ, place.uid, "XDG_STATE_HOME", ".local/state")
+    return f"{base}/qulo/{place.program}.log"
+
+
+def default_accepted(place: Place) -> str:
+    return f"{place.so_far['data_dir']}/accepted"
+
+
+def default_name(_place: Place) -> str:
+    return socket.gethostname().split(".")[0].lower()
+
+
+def for_hubs(text: str) -> Callable[[Place], str | None]:
+    return lambda place: None if place.program == "qagent" else text
+
+
+def client_urls(environ: Mapping[str, str], uid: int) -> list[str]:
+    """What a client tries, in order, without an address: QULO_URL, or the user's agent, then the host's."""
+    urls = [url.strip() for url in environ.get("QULO_URL", "").split(",") if url.strip()]
+    if urls:
+        return urls
+    directories = dict.fromkeys((_runtime_dir(environ, uid), _runtime_dir({}, 0)))
+    # Somebody else's directory in /tmp could hold somebody else's socket.
+    unsafe = last_resort(uid) if runtime_problem(last_resort(uid), uid) else None
+    return [f"ipc://{directory}/agent.sock" for directory in directories if directory != unsafe]
