@@ -39,6 +39,9 @@ log = logging.getLogger("qulo")
 # hub and responder then work at the same time, on one part of the batch each, instead of one after the other.
 CHUNK = 32
 
+# Topics that were refused and that the next `flush` tells of; one is enough to raise, and each was logged.
+FORBIDDEN = 100
+
 # Seconds that closing waits for the hub to acknowledge what was published.
 CLOSE_TIMEOUT = 5.0
 
@@ -88,6 +91,7 @@ class Bus:
         self._closed = False
         self._refusal: QuloError | None = None
         self._unknown = 0
+        self._forbidden: dict[str, QuloError] = {}  # by topic, what the hub did not take
         self._topics: set[str] = set()
 
     # -- life
@@ -200,15 +204,20 @@ class Bus:
     async def flush(self, timeout: float | None = 30.0) -> None:
         """Return when the hub has acknowledged everything published so far.
 
-        Raises DeadlineExceeded, or OutcomeUnknown when a hub restarted with messages under way.
+        Raises DeadlineExceeded; OutcomeUnknown when a hub restarted with messages under way; Denied when the hub
+        did not take some of it, since the last flush.
         """
         try:
             await asyncio.wait_for(self._settled(), timeout)
         except TimeoutError:
             raise DeadlineExceeded(f"the hub has not acknowledged everything within {timeout:g} s") from None
         unknown, self._unknown = self._unknown, 0
+        forbidden, self._forbidden = self._forbidden, {}
         if unknown:
             raise OutcomeUnknown(f"{unknown} messages were under way when the hub restarted; they may not have arrived")
+
+        for error in forbidden.values():
+            raise error
 
     async def _settled(self) -> None:
         self._driver.send()
@@ -424,6 +433,11 @@ class Bus:
             if isinstance(registered, Subscription):
                 registered._end(event.error)
 
+    def _forbade(self, event: events.Forbidden) -> None:
+        if event.topic not in self._forbidden and len(self._forbidden) < FORBIDDEN:
+            log.warning("not published: %s", event.error)
+            self._forbidden[event.topic] = event.error
+
     def _acknowledged(self, event: events.Acknowledged) -> None:
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
@@ -483,6 +497,7 @@ _HANDLERS: dict[type, Callable[[Bus, Any], None]] = {
     events.Work: Bus._worked,
     events.Ready: Bus._readied,
     events.Rejected: Bus._rejected,
+    events.Forbidden: Bus._forbade,
     events.Acknowledged: Bus._acknowledged,
     events.Welcomed: Bus._welcomed,
 }

@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qulo.config import places
+from qulo.config import places, rules
 from qulo.config.kinds import IPC_PATH_MAX, NAME, Kind, shown, split_tcp
 from qulo.config.places import Place, client_urls, last_resort, runtime_problem
 from qulo.config.reading import NULLS, Given, read_environ, read_file, read_overrides
 from qulo.config.settings import Change, Settings
 from qulo.config.table import OPTIONS, PROGRAMS, Option, options_of
 from qulo.errors import ConfigError
+from qulo.protocol.permissions import DEFAULT
 
 __all__ = [
     "IPC_PATH_MAX",
@@ -78,6 +79,8 @@ def load(
 
 
 def _value(option: Option, given: Given | None, place: Place) -> Any:
+    if option.nested:
+        return DEFAULT if given is None else given.rules
     if given is None:
         default = option.default(place) if callable(option.default) else option.default
         if default is None:
@@ -156,6 +159,9 @@ def render(settings: Settings) -> str:
     read_from = settings.path or "no file"
     lines = [f"# {settings.program}: the configuration in full, from {read_from}"]
     for option in options_of(settings.program):
+        if option.nested:
+            lines += [f"# {option.name}: {settings.sources[option.name]}", rules.render(settings.permissions)]
+            continue
         entry = f"{option.name}: {_yaml(option.kind, getattr(settings, option.name))}"
         lines.append(f"{entry:<48} # {settings.sources[option.name]}")
     return "\n".join(lines) + "\n"

@@ -16,8 +16,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from qulo.config import rules
 from qulo.config.table import BY_NAME, options_of
 from qulo.errors import ConfigError
+from qulo.protocol.permissions import Rule
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
@@ -32,6 +34,8 @@ class Given:
     line: int | None = None
     column: int | None = None
     key: str | None = None
+    rules: tuple[Rule, ...] = ()
+    """The value of a key that is `nested`; it has no text."""
 
     def error(self, message: str, item: int | None = None) -> ConfigError:
         key = self.key if item is None else f"{self.key}[{item}]"
@@ -41,6 +45,8 @@ class Given:
 def read_environ(program: str, environ: Mapping[str, str]) -> dict[str, Given]:
     given = {}
     for option in options_of(program):
+        if option.nested:
+            continue
         variable = f"QULO_{option.name.upper()}"
         text = environ.get(variable, "")
         if text:
@@ -99,7 +105,11 @@ def _read_mapping(program: str, file: str, root: Node | None) -> dict[str, Given
         if name in seen:
             raise ConfigError(f"is there twice; first in line {seen[name]}", key=name, **_place(file, key))
         seen[name] = key.start_mark.line + 1
-        if not _is_null(value):
+        if BY_NAME[name].nested:
+            node = None if _is_null(value) else value
+            source = f"{file}:{value.start_mark.line + 1}"
+            given[name] = Given("", source, key=name, rules=rules.read(file, node), **_place(file, value))
+        elif not _is_null(value):
             given[name] = _read_value(file, name, value)
     return given
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qulo.config.kinds import shown
 from qulo.config.table import BY_NAME
+from qulo.protocol.permissions import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Settings:
     listen: str | None
     publish: str | None
     accepted_keys: str | None
+    permissions: tuple[Rule, ...]
     name: str | None
     master: tuple[str, ...]
     master_key: str | None
@@ -55,10 +58,12 @@ class Change:
     """One value that differs between two settings."""
 
     name: str
-    old: object
-    new: object
+    old: Any
+    new: Any
     needs_restart: bool
 
     def __str__(self) -> str:
+        if BY_NAME[self.name].nested:
+            return f"{self.name}: {len(self.old)} rules -> {len(self.new)} rules"
         kind = BY_NAME[self.name].kind
         return f"{self.name}: {shown(kind, self.old)} -> {shown(kind, self.new)}"

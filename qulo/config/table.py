@@ -23,6 +23,8 @@ class Option:
     programs: tuple[str, ...] = PROGRAMS
     live: bool = False
     """A reload changes it in the running daemon; otherwise it needs a restart."""
+    nested: bool = False
+    """A list of mappings that `rules` reads: in the file only, never in the environment."""
 
 
 _HUBS = ("qmaster", "qulod")
@@ -42,6 +44,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("curve", Kind(kinds.switch, kinds.show_switch), "off", "encrypt and authenticate everything on TCP"),
     Option("data_dir", Kind(kinds.path), places.default_data, "directory of everything that is kept"),
     Option("accepted_keys", Kind(kinds.path), places.default_accepted, "directory of the accepted *.pub keys"),
+    Option("permissions", Kind(str), None, "who may do what; default: whoever is let in may do all", live=True,
+           nested=True),
     Option("user", Kind(kinds.user), None, "run as this user (when started as root)"),
     Option("group", Kind(kinds.group), None, "run as this group; null: the user's own"),
     Option("pid_file", Kind(kinds.path), places.default_pid, "the PID file; its lock is what counts"),

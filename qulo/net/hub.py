@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import zmq
 import zmq.asyncio
 
 from qulo.errors import ConfigError, EndpointError, FileError
-from qulo.net import zap
+from qulo.net import audit, zap
 from qulo.net.curve import Key
 from qulo.net.socket import BACKLOG, FRAME_EXTRA, Socket, open_socket, receive_frame, receive_routed
 from qulo.protocol import session as core_session
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 # Subscription messages are a prefix (255 bytes of topic) and a byte: anything longer is not ours.
 SUBSCRIPTION_SIZE = 1024
+
+# How often a PUB's port is tried until it is free again, and seconds between; milliseconds do as a rule.
+REBINDS, REBIND_PAUSE = 400, 0.005
 
 # The core's clock is asked this often per heartbeat: silence is noticed with that precision.
 TICKS = 4
@@ -57,7 +60,8 @@ class _Pair:
 
     listener: core_session.Listener
     router: Socket
-    pub: Socket
+    pub: Socket | None  # None while it is bound anew
+    address: Address
 
 
 class HubServer:
@@ -88,13 +92,7 @@ class HubServer:
             size,
             options | {zmq.ROUTER_MANDATORY: 1, zmq.BACKLOG: BACKLOG},
         )
-        pub = open_socket(
-            self._context,
-            zmq.XPUB,
-            limits.high_water,
-            SUBSCRIPTION_SIZE,
-            options | {zmq.XPUB_MANUAL: 1, zmq.BACKLOG: BACKLOG},
-        )
+        pub = self._open_pub(options)
         try:
             bound = self._bind(router, pub, address, local)
         except BaseException:
@@ -102,12 +100,42 @@ class HubServer:
             pub.close(0)
             raise
         port = 0 if local else int(bound[1].rpartition(":")[2])
-        pair = _Pair(self.hub.add_listener(local, port), router, pub)
+        pair = _Pair(self.hub.add_listener(local, port), router, pub, address)
         self._pairs.append(pair)
         self.addresses.append(bound)
         router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
-        pub.start(receive_frame, lambda frame: self._subscribed(pair, frame), self.flush)
+        self._start_pub(pair, pub)
         return bound
+
+    def _open_pub(self, options: dict[int, Any]) -> Socket:
+        manual = {zmq.XPUB_MANUAL: 1, zmq.BACKLOG: BACKLOG}
+        return open_socket(self._context, zmq.XPUB, self.hub.limits.high_water, SUBSCRIPTION_SIZE, options | manual)
+
+    def _start_pub(self, pair: _Pair, pub: Socket) -> None:
+        pair.pub = pub
+        pub.start(receive_frame, lambda frame: self._subscribed(pair, pub, frame), self.flush)
+
+    async def rebind(self, listeners: Iterable[core_session.Listener]) -> None:
+        """Close the PUB of these listeners and bind it anew on its port: libzmq cannot drop a single peer.
+
+        Every link notices, connects again and repairs; nobody who may still come loses anything. Raises
+        EndpointError when somebody else took the port meanwhile.
+        """
+        for listener in listeners:
+            pair = self._pairs[listener.number]
+            if pair.pub is None:
+                continue  # being done already
+            endpoint = self.addresses[listener.number][1]
+            pair.pub.unbind(endpoint)
+            pair.pub.close(0)
+            pair.pub = None
+            self.hub.pub_lost(listener)
+            pub = self._open_pub(_security(pair.address, listener.local))
+            for attempt in range(REBINDS):  # libzmq closes the old one in its own thread
+                if _try_bind(pub, endpoint, last=attempt == REBINDS - 1):
+                    break
+                await asyncio.sleep(REBIND_PAUSE)
+            self._start_pub(pair, pub)
 
     def _bind(self, router: Socket, pub: Socket, address: Address, local: bool) -> tuple[str, str]:
         if not local:
@@ -143,7 +171,7 @@ class HubServer:
             address = _address_of(pair.listener, frame)
         self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
 
-    def _subscribed(self, pair: _Pair, frame: zmq.Frame) -> None:
+    def _subscribed(self, pair: _Pair, pub: Socket, frame: zmq.Frame) -> None:
         data = frame.bytes
         try:
             user = str(frame.get("User-Id"))
@@ -152,9 +180,9 @@ class HubServer:
         if self.hub.subscription_received(pair.listener, user, data, time.monotonic()):
             # Applies to the pipe of the message received last, so it must come before the next receive, and
             # before the READY that the core has queued: what was published earlier may come twice, never less.
-            pair.pub.set(zmq.SUBSCRIBE, data[1:])
+            pub.set(zmq.SUBSCRIBE, data[1:])
         elif data[:1] == b"\x00":
-            pair.pub.set(zmq.UNSUBSCRIBE, data[1:])
+            pub.set(zmq.UNSUBSCRIBE, data[1:])
 
     def wake(self) -> None:
         """Something was decided outside a turn: flush soon."""
@@ -181,12 +209,18 @@ class HubServer:
             self._send(out)
         for note in self.hub.take_notes():
             log_note(note)
+        for verdict in self.hub.take_verdicts():
+            audit.write(verdict)
 
     def _publish(self, frames: list[tuple[core_session.Listener, bytes]]) -> None:
+        pubs = [pair.pub for pair in self._pairs]
         for listener, frame in frames:
-            self._pairs[listener.number].pub.push(frame)
-        for number in {listener.number for listener, _ in frames}:
-            self._pairs[number].pub.recheck()
+            pub = pubs[listener.number]
+            if pub is not None:  # who would have got it repairs
+                pub.push(frame)
+        for pub in {pubs[listener.number] for listener, _ in frames}:
+            if pub is not None:
+                pub.recheck()
 
     def _send(self, out: list[tuple[core_session.Listener, bytes, bytes]]) -> None:
         refused: dict[tuple[int, bytes], tuple[int, bool]] = {}
@@ -235,7 +269,8 @@ class HubServer:
         self._timer.cancel()
         for pair, (listen, publish) in zip(self._pairs, self.addresses, strict=True):
             pair.router.close()
-            pair.pub.close()
+            if pair.pub is not None:
+                pair.pub.close()
             for endpoint in (listen, publish):
                 if endpoint.startswith("ipc://"):
                     Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
@@ -243,12 +278,23 @@ class HubServer:
 
 
 def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
-    if listener.local:
-        return "ipc"
     try:
-        return str(frame.get("Peer-Address"))
+        address = str(frame.get("Peer-Address"))
     except zmq.ZMQError:
-        return "unknown"
+        address = "unknown"
+    return f"ipc, process {address.rpartition(':')[2]}" if listener.local else address
+
+
+def _try_bind(pub: Socket, endpoint: str, last: bool) -> bool:
+    """Bind; False when the address is still in use. Raises EndpointError at the `last` attempt."""
+    if last:
+        pub.bind_or_explain(endpoint)
+        return True
+    try:
+        pub.bind(endpoint)
+    except zmq.ZMQError:
+        return False
+    return True
 
 
 def log_note(note: Note) -> None:

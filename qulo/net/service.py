@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import time
 from pathlib import Path
@@ -24,9 +25,12 @@ from qulo.net.socket import make_context
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
 from qulo.protocol.link import Identity, Link, Phase
+from qulo.protocol.permissions import Permissions
 from qulo.protocol.ports import Limits
+from qulo.protocol.reception import UID
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
+from qulo.protocol.session import Session
 from qulo.protocol.tracker import Item, Tracker
 
 log = logging.getLogger(__name__)
@@ -52,12 +56,14 @@ class Service:
         self._context = make_context()
         hub = Hub(settings.name or settings.program, make_epoch(), limits_of(settings), make_token, version)
         hub.is_host = settings.program == "qulod"
+        hub.permissions = Permissions(settings.permissions)
+        hub.administrators = frozenset({f"{UID}0", f"{UID}{os.geteuid()}"})
         for topic in (LIST, LOCAL_LIST):
             hub.system[topic] = self._report
         self._server = HubServer(hub, self._context)
         self._driver: LinkDriver | None = None
 
-    def _report(self, argument: dict[str, Any]) -> dict[str, Any]:
+    def _report(self, asker: Session | None, argument: dict[str, Any]) -> dict[str, Any]:
         return report(self.hub, time.monotonic())
 
     @property
@@ -143,9 +149,9 @@ class Service:
     async def obey(self, kind: str, settings: Settings | None) -> bool:
         """Carry out an event of the daemon's control; False when the program shall end."""
         if kind == "reload" and settings is not None:
-            self._reload(settings)
+            await self._reload(settings)
         elif kind == "dump":
-            log.info("state: %s", json.dumps(self._report({}), separators=(",", ":")))
+            log.info("state: %s", json.dumps(self._report(None, {}), separators=(",", ":")))
         elif kind == "drain":
             if not await self._server.drain(self.settings.drain_timeout):
                 log.warning("stopping although not every peer has acknowledged everything")
@@ -154,7 +160,7 @@ class Service:
             return False
         return True
 
-    def _reload(self, settings: Settings) -> None:
+    async def _reload(self, settings: Settings) -> None:
         """Take over what can change while running; the runner has said what cannot."""
         try:
             self._load_accepted(settings)
@@ -163,6 +169,9 @@ class Service:
         else:
             self.settings = settings
         self.hub.adopt(limits_of(settings))
+        rebind = self.hub.adopt_permissions(Permissions(settings.permissions), time.monotonic())
+        self._server.wake()
+        await self._server.rebind(rebind)
 
     async def close(self) -> None:
         """Close everything; every socket is closed before the context ends."""

@@ -2,7 +2,8 @@
 
 One per context, at the address that libzmq asks (RFC 27, https://rfc.zeromq.org/spec/27/). Whatever it does not
 understand is a denial, and nothing that comes in can stop it: a handler that dies leaves every later handshake
-hanging. The User-Id is `principal#connection`, so that a hub can tell a peer's connections apart.
+hanging. The User-Id is `principal#connection`, so that a hub can tell a peer's connections apart. The principal is
+the name of the key; on ipc it is `uid:N`, which the kernel vouches for, and on plain loopback `plain:`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zmq.asyncio
 from zmq.utils import z85
 
 from qulo.net.socket import Socket, open_socket, receive_parts
+from qulo.protocol.reception import PLAIN, UID
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +25,6 @@ log = logging.getLogger(__name__)
 CURVE_DOMAIN: Final = "qulo.curve"
 LOCAL_DOMAIN: Final = "qulo.local"
 PLAIN_DOMAIN: Final = "qulo.plain"
-
-# NULL connections have no key; their principal says how they came.
-NULL_PRINCIPALS: Final = {LOCAL_DOMAIN: "local", PLAIN_DOMAIN: "plain"}
 
 _ADDRESS = "inproc://zeromq.zap.01"
 _HIGH_WATER = 1000  # handshakes that may wait for an answer; peers repeat theirs
@@ -37,8 +36,8 @@ class ZapHandler:
 
     def __init__(self, context: zmq.asyncio.Context) -> None:
         self.accepted: Mapping[bytes, str] = {}
+        self.connections = 0  # the number of the last one
         self.denied: Callable[[str, str], None] = _log_denied
-        self._connections = 0
         self._socket: Socket = open_socket(context, zmq.ROUTER, _HIGH_WATER, 65_536)
         self._socket.bind(_ADDRESS)
         self._socket.start(receive_parts, self._asked, self._socket.recheck)
@@ -60,8 +59,8 @@ class ZapHandler:
             code, text, user = b"400", b"denied", b""
             self.denied(parts[5].decode("ascii", "replace"), parts[7].decode("ascii", "replace"))
         else:
-            self._connections += 1
-            code, text, user = b"200", b"OK", f"{principal}#{self._connections}".encode()
+            self.connections += 1
+            code, text, user = b"200", b"OK", f"{principal}#{self.connections}".encode()
         try:
             self._socket.push(route, empty, version, request_id, code, text, user, b"")
         except zmq.ZMQError as error:
@@ -69,13 +68,21 @@ class ZapHandler:
 
     def decide(self, request: list[bytes]) -> str | None:
         """The principal for [domain, address, routing id, mechanism, credentials…], or None for a denial."""
-        domain, _, _, mechanism, *credentials = request
+        domain, address, _, mechanism, *credentials = request
         name = domain.decode("ascii")
         if mechanism == b"NULL" and not credentials:
-            return NULL_PRINCIPALS.get(name)
+            if name == LOCAL_DOMAIN:
+                return UID + _uid(address.decode("ascii"))
+            return PLAIN if name == PLAIN_DOMAIN else None
         if mechanism == b"CURVE" and name == CURVE_DOMAIN and len(credentials) == 1:
             return self.accepted.get(z85.encode(credentials[0]))
         return None
+
+
+def _uid(address: str) -> str:
+    """The user id of a peer on ipc. libzmq gives `localhost:UID:GID:PID` (SO_PEERCRED, ip.cpp); else nobody's."""
+    parts = address.split(":")
+    return parts[1] if len(parts) == 4 and parts[1].isdigit() else "unknown"
 
 
 def _log_denied(address: str, mechanism: str) -> None:

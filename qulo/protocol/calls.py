@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from qulo.errors import Denied, NoResponders, Overloaded, ResponderLost
+from qulo.errors import NoResponders, Overloaded, ResponderLost
 from qulo.protocol import topics
 from qulo.protocol.interest import PatternIndex
 from qulo.protocol.ports import Counters, Limits, Request
@@ -66,8 +66,6 @@ class Calls:
     def respond(self, session: Session, sid: int, pattern: str) -> None:
         """A session answers requests on `pattern`. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
-        if topics.is_local(pattern) and not session.listener.local:
-            raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
         held = len(session.subscriptions) + len(session.members) + len(session.responders)
         if held >= self.limits.max_subscriptions * session.weight and sid not in session.responders:
             raise Overloaded("this peer has too many responders; the limit is max_subscriptions")

@@ -44,6 +44,14 @@ class Rejected:
     error: QuloError
 
 
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """The hub did not take what was published on this topic."""
+
+    topic: str
+    error: QuloError
+
+
 # These three come once per message of a busy program; a NamedTuple costs a third of a frozen dataclass.
 class Work(NamedTuple):
     """Messages for a group member."""
@@ -101,4 +109,6 @@ class Acknowledged:
     """The hub has more of what was sent: there may be room again."""
 
 
-Event = Welcomed | Prefix | Ready | Rejected | Work | Call | Answer | Asked | Dismissed | Pulsed | Acknowledged
+Event = (
+    Welcomed | Prefix | Ready | Rejected | Forbidden | Work | Call | Answer | Asked | Dismissed | Pulsed | Acknowledged
+)

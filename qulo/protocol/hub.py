@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from qulo.errors import Denied, Disconnected, Overloaded, ProtocolError, QuloError
+from qulo.errors import BadTopic, Denied, Disconnected, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.calls import Asker, Calls
+from qulo.protocol.permissions import PING, REMEMBERED, Permissions
 from qulo.protocol.ports import Limits, Request, SystemHandler, Upstream
 from qulo.protocol.reception import NAME, Connection, Reception
 from qulo.protocol.router import Router
@@ -37,9 +38,6 @@ SAMPLE = 5.0
 
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
-
-# Answered by every host: its agent, or the hub that is one itself.
-PING = "$qulo.ping"
 
 
 class Hub(Reception):
@@ -178,6 +176,12 @@ class Hub(Reception):
             if session.step("silent"):
                 self._note("warning", f"{session.name} is suspect: its connection is gone")
 
+    def pub_lost(self, listener: Listener) -> None:
+        """The listener's PUB was closed with all its connections: its sessions connect anew and say what they have."""
+        for session in listener.routes.values():
+            self._tied.pop(session.tied or "", None)
+            self.router.suspend(session)
+
     # -- what the reception asks
 
     def _let_go(self, session: Session) -> None:
@@ -224,12 +228,13 @@ class Hub(Reception):
         if not channel.accept(number, size):
             return
         for record in records:
-            # The hot path: publishes are checked here and not through the table.
+            # The hot path: a publish on a topic that has been authorised is not checked through the table again.
             if type(record) is list and len(record) == 4 and record[0] == wire.PUBLISH:
-                self._publish(session, record)
                 channel.ack_now = True
-            else:
-                self._dispatch(session, record, now)
+                if type(record[1]) is str and record[1] in session.publishes:
+                    self._publish(session, record, now)
+                    continue
+            self._dispatch(session, record, now)
 
     def _measure(self, now: float) -> None:
         """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
@@ -266,10 +271,61 @@ class Hub(Reception):
         """The one place where a verb becomes an action."""
         if session.life is Life.DOWN:
             return  # what comes in one frame with BYE, behind it
-        handler = HANDLERS.get(wire.check(record, "up"))
+        verb = wire.check(record, "up")
+        handler = HANDLERS.get(verb)
         if handler is None:
             raise ProtocolError("HELLO belongs at the start of a connection")
+        if verb in wire.NEEDS:
+            try:
+                self._authorise(session, verb, record, now)
+            except QuloError as error:
+                REFUSALS[verb](self, session, record, error)
+                return
         handler(self, session, record, now)
+
+    def _authorise(self, session: Session, verb: int, record: Record, now: float) -> None:
+        """Raises Denied, or BadTopic; an allowed publish is remembered."""
+        permission, index, is_pattern = wire.NEEDS[verb]
+        topic = record[index]
+        (topics.check_pattern if is_pattern else topics.check_topic)(topic)
+        decision = session.rights.decide(permission, topic)
+        if not decision.allowed:
+            self.audit(session, permission, topic, False, str(decision.rule or "no rule allows it"), now)
+            name = session.rights.speaker(topic).name
+            why = f"`qulo auth explain {name} {permission} '{topic}'` on the hub's host says why"
+            if decision.rule is not None and decision.rule.reason:
+                why = decision.rule.reason
+            raise Denied(f"{name} may not {permission} on {topic}: {why}")
+        if verb == wire.PUBLISH:
+            if len(session.publishes) >= REMEMBERED:
+                session.publishes.clear()
+            session.publishes.add(topic)
+
+    # -- what a refusal looks like, by verb
+
+    def _forbid(self, session: Session, record: Record, error: QuloError) -> None:
+        """A publish: its sender waits for no answer, but is told."""
+        if isinstance(error, BadTopic):
+            raise ProtocolError(str(error))
+        channel = session.channel
+        if channel.bytes <= 2 * channel.limit:  # it publishes and does not read: then it is not told each time
+            text = str(error)
+            channel.add([wire.FORBIDDEN, record[1], error.code, text], 4 * len(text) + wire.RECORD_OVERHEAD)
+
+    def _refuse_sid(self, session: Session, record: Record, error: QuloError) -> None:
+        self._deny(session, record[1], error)
+
+    def _refuse_request(self, session: Session, record: Record, error: QuloError) -> None:
+        session.calls += 1
+        session.answer(record[1], error.code, wire.RAW, str(error).encode())
+
+    def _refuse_lost(self, session: Session, record: Record, error: QuloError) -> None:
+        """What it may not publish on cannot be lost; but an agent that lost much says so with one wide pattern."""
+        if isinstance(error, BadTopic):
+            raise ProtocolError(str(error))
+        for topic in session.forwarded:
+            if topics.overlap(topic, record[1]):
+                self.pass_gap(topic, 0, None, None, record[2][:32], but=session.instance)
 
     # -- verbs
 
@@ -282,6 +338,8 @@ class Hub(Reception):
         self.router.pulse_confirmed(session, confirmed)
         self._dirty[session] = None
         direct, own = self.router.pulse(session, time)
+        for frame in session.channel.take():  # before the ack in the next line: what was refused is known with it
+            self._out.append((session.listener, session.route or b"", frame))
         self._send_now(session, direct)
         if session.tied:
             self.router.own(session, own)
@@ -293,28 +351,18 @@ class Hub(Reception):
         if self.blocked:
             self._measure(now)
 
-    def _publish(self, session: Session, record: Record, now: float = 0.0) -> None:
+    def _publish(self, session: Session, record: Record, now: float) -> None:
         _, name, kind, bodies = record
         wire.check_bodies(kind, bodies)
-        if type(name) is not str:
-            raise ProtocolError("a topic is a string")
-        if name not in self.router.window.topics or name[0] in "$l":
-            self._check_publish(session, name)
         self.counters.runs += 1
         self.counters.messages += len(bodies)
         if session.kind == "agent" and name not in session.forwarded:
             session.forwarded[name if len(session.forwarded) < AGENT_TOPICS else ">"] = None
         self.router.publish(name, kind, bodies, session.instance)
         if self.upstream is not None and not topics.is_local(name):
-            self.upstream.publish(name, kind, bodies)
-
-    def _check_publish(self, session: Session, name: str) -> None:
-        try:
-            topics.check_topic(name)
-        except QuloError as error:
-            raise ProtocolError(str(error)) from None
-        if name[0] == "$" or (topics.is_local(name) and not session.listener.local):
-            raise ProtocolError(f"{name}: not a topic that this session may publish on")
+            refused = self.upstream.publish(name, kind, bodies)
+            if refused is not None:
+                self._forbid(session, record, refused)
 
     def _subscribe(self, session: Session, record: Record, now: float) -> None:
         _, sid, pattern, group = record
@@ -383,8 +431,8 @@ class Hub(Reception):
     def _respond(self, session: Session, record: Record, now: float) -> None:
         _, sid, pattern = record
         try:
-            if topics.is_system(pattern) and (session.kind != "agent" or pattern != PING):
-                raise Denied(f"{pattern}: the system answers its own requests")
+            if pattern == PING and session.kind != "agent":
+                raise Denied(f"{pattern}: hosts answer it, which have an agent")
             self.calls.respond(session, sid, pattern)
         except QuloError as error:
             self._deny(session, sid, error)
@@ -400,11 +448,8 @@ class Hub(Reception):
         wire.check_kind(request.kind)
         session.calls += 1
         try:
-            topics.check_topic(topic)
             if session.calls > self.limits.max_pending and session.calls > self.limits.max_pending * session.weight:
                 raise Overloaded(f"{session.calls} requests are under way; the limit is max_pending")
-            if topics.is_local(topic) and not session.listener.local:
-                raise Denied(f"{topic}: local topics are for programs that use this host's own ipc:// socket")
         except QuloError as error:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return
@@ -439,7 +484,10 @@ class Hub(Reception):
     def _answer_system(self, session: Session, rid: int, request: Request) -> None:
         try:
             argument = wire.unpack_value(request.body) if request.kind == wire.PACKED else {}
-            answer = wire.pack(self.system[request.topic](argument if isinstance(argument, dict) else {}))
+            answer = wire.pack(self.system[request.topic](session, argument if isinstance(argument, dict) else {}))
+        except QuloError as error:
+            session.answer(rid, error.code, wire.RAW, str(error).encode())
+            return
         except (ValueError, TypeError, KeyError) as error:
             session.answer(rid, ProtocolError.code, wire.RAW, f"bad argument: {error}".encode())
             return
@@ -457,7 +505,7 @@ class Hub(Reception):
         _, pattern, reason = record
         if session.kind != "agent":
             raise ProtocolError("only an agent forwards for others, and can lose on the way")
-        self.pass_gap(_pattern(pattern), 0, None, None, reason[:32], but=session.instance)
+        self.pass_gap(pattern, 0, None, None, reason[:32], but=session.instance)
         if self.upstream is not None:
             self.upstream.lost(pattern, reason)
 
@@ -507,6 +555,42 @@ class Hub(Reception):
         self.calls.retire(session, sid)
         self._deny(session, sid, error)
 
+    def adopt_permissions(self, permissions: Permissions, now: float) -> list[Listener]:
+        """Hold every session and subscription against the new rules; what they do not allow ends now.
+
+        Returns the listeners whose PUB has to be closed and bound again, as `revoke` does.
+        """
+        self.permissions = permissions
+        rebind: dict[Listener, None] = {}
+        for session in list(self.sessions.values()):
+            session.rights = self._rights(session.user, session.kind)
+            session.publishes.clear()
+            if session.kind == "agent" and not session.rights.decide("respond", PING).allowed:
+                self._refuse(session.listener, session.route or b"", Denied.code, "it may not be an agent any more")
+                rebind[session.listener] = None
+                self.end(session, "bye", now)
+                continue
+            if self._withdraw(session, now):
+                rebind[session.listener] = None
+        return list(rebind)
+
+    def _withdraw(self, session: Session, now: float) -> bool:
+        """End what the session may not have any more; True if some of it was served by PUB."""
+        held: list[tuple[str, int, str]] = [("subscribe", sid, s.pattern) for sid, s in session.subscriptions.items()]
+        held += [("subscribe", sid, group.pattern) for sid, group in session.members.items()]
+        held += [("respond", sid, responder.pattern) for sid, responder in session.responders.items()]
+        on_pub = False
+        for permission, sid, pattern in held:
+            decision = session.rights.decide(permission, pattern)
+            if decision.allowed:
+                continue
+            self.audit(session, permission, pattern, False, str(decision.rule or "no rule allows it"), now)
+            subscription = session.subscriptions.get(sid)
+            on_pub = on_pub or (subscription is not None and subscription.path == "pub")
+            self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], now)
+            self._deny(session, sid, Denied(f"the hub's permissions have changed: no {permission} on {pattern}"))
+        return on_pub
+
     def adopt(self, limits: Limits) -> None:
         """Take over those of the new limits that need no new socket or session."""
         kept = replace(
@@ -544,14 +628,6 @@ def _begins(records: list[Record], verb: int) -> bool:
     return bool(records) and type(records[0]) is list and records[0][:1] == [verb]
 
 
-def _pattern(pattern: str) -> str:
-    """A pattern from a peer's record; raises ProtocolError where it is none."""
-    try:
-        return topics.check_pattern(pattern)
-    except QuloError as error:
-        raise ProtocolError(str(error)) from None
-
-
 # The table of verbs that a session may use; HELLO begins one and is not among them.
 HANDLERS: dict[int, Callable[[Hub, Session, Record, float], None]] = {
     wire.BYE: Hub._bye,
@@ -565,4 +641,13 @@ HANDLERS: dict[int, Callable[[Hub, Session, Record, float], None]] = {
     wire.REQUEST: Hub._request,
     wire.REPLY: Hub._reply,
     wire.LOST: Hub._lost,
+}
+
+# What each verb that needs a permission is answered with when it is refused.
+REFUSALS: dict[int, Callable[[Hub, Session, Record, QuloError], None]] = {
+    wire.PUBLISH: Hub._forbid,
+    wire.SUBSCRIBE: Hub._refuse_sid,
+    wire.RESPOND: Hub._refuse_sid,
+    wire.REQUEST: Hub._refuse_request,
+    wire.LOST: Hub._refuse_lost,
 }

@@ -25,6 +25,7 @@ from qulo.protocol.events import (
     Call,
     Dismissed,
     Event,
+    Forbidden,
     Prefix,
     Pulsed,
     Ready,
@@ -490,6 +491,10 @@ class Link:
         if self.trackers.pop(sid, None) or self._registered.pop(sid, None):
             self._events.append(Rejected(sid, from_wire(code, text)))
 
+    def _forbidden(self, record: Record) -> None:
+        _, topic, code, text = record
+        self._events.append(Forbidden(topic, from_wire(code, text)))
+
     def _run_direct(self, record: Record) -> None:
         _, sid, data = record
         runs = self._bundle(data, data.find(b"\0") + 1)
@@ -560,6 +565,7 @@ _HANDLERS: dict[int, Callable[[Link, Record], None]] = {
     wire.GRANTED: Link._granted,
     wire.READY: Link._ready,
     wire.DENIED: Link._denied,
+    wire.FORBIDDEN: Link._forbidden,
     wire.RUN: Link._run_direct,
     wire.REPAIRED: Link._repaired,
     wire.GAP: Link._gap,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from qulo.errors import QuloError
 from qulo.protocol.session import Session
 
 
@@ -35,6 +36,20 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision worth keeping for ever: the driver appends it to the audit log. Never a body, never a secret."""
+
+    who: str
+    address: str
+    verb: str
+    on: str
+    allowed: bool
+    why: str
+    untold: int = 0
+    """Denials of the same session since the last line, which were too many to write."""
+
+
 class Request(NamedTuple):
     """What is asked: `ttl` in ms is what is left of the asker's patience; `many` asks every responder."""
 
@@ -52,8 +67,10 @@ class Upstream(Protocol):
     def connected(self) -> bool:
         """Is there a session with the master right now?"""
 
-    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> None:
-        """Forward a run; never blocks, overflow becomes a Gap up there."""
+    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> QuloError | None:
+        """Forward a run; never blocks, overflow becomes a Gap up there. Returns what the master said to an earlier
+        one on the topic, if it refused that.
+        """
 
     def want(self, pattern: str) -> bool:
         """Subscribe upstream; True if that is confirmed already or cannot be now, else `Hub.upstream_ready`."""
@@ -80,7 +97,9 @@ class Upstream(Protocol):
         """Tell the master's subscribers of a gap below."""
 
 
-SystemHandler = Callable[[dict[str, Any]], Any]
+SystemHandler = Callable[[Session, dict[str, Any]], Any]
+"""Answers a request on one of the system's topics: who asks, and the argument. Raises QuloError, or ValueError,
+TypeError or KeyError for a bad argument. The asker has been authorised."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from qulo.errors import BadVersion, Denied, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.channel import Channel
-from qulo.protocol.ports import Counters, Limits, Note
+from qulo.protocol.permissions import PING, Actor, Permissions, Rights
+from qulo.protocol.ports import Counters, Limits, Note, Verdict
 from qulo.protocol.session import Life, Listener, Session
 from qulo.protocol.wire import Record
 
@@ -31,6 +32,16 @@ ANSWERED_BAD = 10
 BAD_PAUSE = 5.0
 
 INSTANCE_BYTES = 8
+
+# Principals that are no key's: whoever has this user id on ipc://, and whoever comes over plain loopback. Names of
+# keys have no colon.
+UID = "uid:"
+PLAIN = "plain:"
+
+# Denials of one session that are written to the audit log; from then on one in so many seconds, with how many
+# were left out: whoever is denied must not fill the disk.
+AUDITED = 20
+AUDIT_PAUSE = 5.0
 
 # The code of an answer to a frame from somebody who has no session here: say HELLO (again).
 NO_SESSION = "no-session"
@@ -54,6 +65,8 @@ class Reception:
         self.limits = limits
         self.version = version
         self.counters = Counters()
+        self.permissions = Permissions()
+        self.administrators: frozenset[str] = frozenset()  # principals, such as uid:0
         self.listeners: list[Listener] = []
         self.sessions: dict[bytes, Session] = {}  # by instance
         self.down: deque[Session] = deque(maxlen=REMEMBERED)
@@ -62,7 +75,9 @@ class Reception:
         self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
         self._dirty: dict[Session, None] = {}  # those with something to send
         self._out: list[tuple[Listener, bytes, bytes]] = []
+        self._void: dict[str, int] = {}  # principal → its connections up to this number are revoked
         self._notes: list[Note] = []
+        self._verdicts: list[Verdict] = []
 
     # -- what the hub fills in
 
@@ -94,6 +109,53 @@ class Reception:
         self._notes.clear()  # the list itself is shared with the router
         return notes
 
+    # -- who is who
+
+    def _actor(self, principal: str) -> Actor:
+        if principal.startswith(UID):
+            return Actor(f"{self.name}/local", True, principal in self.administrators)
+        return Actor(f"{self.name}/plain" if principal == PLAIN else principal, False)
+
+    def _rights(self, user: str, kind: str) -> Rights:
+        """What the sessions of this connection may do, as the permissions are now."""
+        actor = self._actor(principal_of(user))
+        speaks_for_others = kind == "agent" and "/" not in actor.name
+        return Rights(self.permissions, actor, Actor(f"{actor.name}/local", False) if speaks_for_others else None)
+
+    def revoke(self, principal: str, connection: int, now: float) -> list[Listener]:
+        """The key of `principal` counts no more, on none of its connections up to the number `connection`.
+
+        Returns the listeners whose PUB has to be closed and bound again: it cannot drop a single peer.
+        """
+        self._void[principal] = connection
+        ended = [session for session in self.sessions.values() if session.principal == principal]
+        for session in ended:
+            self._refuse(session.listener, session.route or b"", Denied.code, "this key was revoked")
+            self.end(session, "bye", now)
+        return list({listener: None for session in ended for listener in (session.listener,) if not listener.local})
+
+    def _is_void(self, user: str) -> bool:
+        principal, _, number = user.rpartition("#")
+        return principal in self._void and int(number) <= self._void[principal]
+
+    def take_verdicts(self) -> list[Verdict]:
+        """What to append to the audit log."""
+        verdicts, self._verdicts = self._verdicts, []
+        return verdicts
+
+    def audit(self, session: Session, verb: str, on: str, allowed: bool, why: str, now: float) -> None:
+        """Something was denied to, or done for, a session."""
+        speaker = session.rights.speaker(on)
+        if allowed:
+            self._verdicts.append(Verdict(speaker.name, session.address, verb, on, True, why))
+            return
+        session.denied += 1
+        if session.denied > AUDITED and now - session.denial_told < AUDIT_PAUSE:
+            session.denials_untold += 1
+            return
+        untold, session.denials_untold, session.denial_told = session.denials_untold, 0, now
+        self._verdicts.append(Verdict(speaker.name, session.address, verb, on, False, why, untold))
+
     # -- sessions
 
     def _greet(self, where: Connection, records: list[Record], now: float) -> None:
@@ -104,6 +166,9 @@ class Reception:
         _, version, instance, name, kind, token, epoch, received, info = records[0]
         try:
             self._check_hello(version, instance, name, kind)
+            rights = self._check_kind(where, kind)
+            if kind == "agent" and "/" not in rights.actor.name:
+                name = rights.actor.name  # the key says who it is, and nothing else does
             session = self.sessions.get(instance)
             if session is not None and _stillborn(session, where.user, token):
                 self.end(session, "bye", now)
@@ -117,8 +182,9 @@ class Reception:
             self._refuse(where.listener, where.route, error.code, str(error))
             return
         if session is None:
-            session = self._new_session(where, instance, name, kind, now)
+            session = self._new_session(where, records[0], name, rights, now)
             session.claimed = token
+        session.rights = rights
         self._attach(session, where, info, now)
         if resumed:
             session.channel.rewind(received)
@@ -132,17 +198,41 @@ class Reception:
         if not NAME.match(name):
             raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
 
+    def _check_kind(self, where: Connection, kind: str) -> Rights:
+        if self._is_void(where.user):
+            raise Denied("this key was revoked")
+        rights = self._rights(where.user, kind)
+        decision = rights.decide("respond", PING)
+        if kind == "agent" and not decision.allowed:
+            why = str(decision.rule or "no rule allows it")
+            self._verdicts.append(Verdict(rights.actor.name, where.address, "respond", PING, False, why))
+            raise Denied(
+                f"{rights.actor.name} may not be an agent here: that needs the permission to respond on {PING}"
+            )
+        return rights
+
     def _may_resume(self, session: Session, token: bytes | None, epoch: int) -> bool:
         if epoch != self.epoch or token != session.token:
             raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
         return True
 
-    def _new_session(self, where: Connection, instance: bytes, name: str, kind: str, now: float) -> Session:
+    def _new_session(self, where: Connection, hello: Record, name: str, rights: Rights, now: float) -> Session:
+        instance, kind = hello[2], hello[4]
         token = self._make_token()
-        channel = Channel(self.limits.link_buffer)
         session = Session(
-            instance, token, principal_of(where.user), name, kind, where.listener, None, channel, heard=now, since=now
+            instance=instance,
+            token=token,
+            principal=principal_of(where.user),
+            name=name,
+            kind=kind,
+            listener=where.listener,
+            route=None,
+            channel=Channel(self.limits.link_buffer),
+            rights=rights,
+            heard=now,
+            since=now,
         )
+        channel = session.channel
         channel.mark = partial(self._dirty_later, session)
         self.sessions[instance] = session
         self._by_token[token] = session
@@ -183,7 +273,7 @@ class Reception:
             "heartbeat": int(self.limits.heartbeat * 1000),
             "session_timeout": int(self.limits.session_timeout * 1000),
         }
-        info = {"name": self.name, "version": self.version, "principal": session.principal}
+        info = {"name": self.name, "version": self.version, "principal": session.rights.actor.name}
         publish = session.listener.publish
         self._send_now(
             session,
@@ -232,6 +322,7 @@ class Reception:
         session = self._by_token.get(token)
         if (
             session is None
+            or self._is_void(user)
             or session.principal != principal_of(user)
             or session.listener is not listener
             or prefix != wire.session_key(token)

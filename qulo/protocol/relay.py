@@ -20,8 +20,9 @@ from qulo.protocol import events, ports, topics, wire
 from qulo.protocol.calls import GRACE
 from qulo.protocol.events import Event
 from qulo.protocol.groups import HARD_BOUND
-from qulo.protocol.hub import PING, Hub
+from qulo.protocol.hub import Hub
 from qulo.protocol.link import Link, Phase
+from qulo.protocol.permissions import PING
 from qulo.protocol.session import Session
 from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
 
@@ -61,6 +62,7 @@ class Relay:
         self._sids: dict[int, tuple[Session, int]] = {}  # our sid above → session and sid below
         self._above: dict[tuple[Session, int], int] = {}
         self._requests: dict[int, Request] = {}
+        self._forbidden: dict[str, QuloError] = {}  # by topic, what the master said; told with the next publish
         self._lost: dict[str, str] = {}  # pattern → reason
         self._published: dict[str, int] = {}  # by topic, the highest number from above that went below
         self._order: list[Tracker] = []  # as the master confirmed them
@@ -85,13 +87,14 @@ class Relay:
         """Is there a session with the master?"""
         return self.link.phase is Phase.UP
 
-    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> None:
-        """Forward a run; what does not fit is dropped and remembered."""
+    def publish(self, topic: str, kind: int, bodies: list[bytes]) -> QuloError | None:
+        """Forward a run; what does not fit is dropped and remembered. See ports.Upstream."""
         if self.link.room < sum(map(len, bodies)):
             self.dropped += len(bodies)
             self.lost(topic, "overflow")
-            return
-        self.link.publish_run(topic, kind, bodies)
+        else:
+            self.link.publish_run(topic, kind, bodies)
+        return self._forbidden.pop(topic, None) if self._forbidden else None
 
     def want(self, pattern: str) -> bool:
         """See ports.Upstream."""
@@ -283,6 +286,13 @@ class Relay:
                 hub.upstream_refused(pattern, event.error)
         return [ports.Note("warning", f"the master refused a subscription: {event.error}")]
 
+    def _refused_publish(self, hub: Hub, event: events.Forbidden, now: float) -> list[ports.Note]:
+        known = event.topic in self._forbidden
+        if len(self._forbidden) >= LOST_TOPICS:
+            self._forbidden.clear()
+        self._forbidden[event.topic] = event.error
+        return [] if known else [ports.Note("warning", f"the master did not take a publish: {event.error}")]
+
     def _work(self, hub: Hub, event: events.Work, now: float) -> list[ports.Note] | None:
         where = self._sids.get(event.sid)
         if where is None:
@@ -348,6 +358,7 @@ class Relay:
 _HANDLERS: dict[type, Any] = {
     events.Ready: Relay._ready,
     events.Rejected: Relay._rejected,
+    events.Forbidden: Relay._refused_publish,
     events.Work: Relay._work,
     events.Call: Relay._call,
     events.Answer: Relay._answer,

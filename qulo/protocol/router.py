@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from qulo.errors import Denied, Overloaded
+from qulo.errors import Overloaded
 from qulo.protocol import topics, wire
 from qulo.protocol.groups import Group
 from qulo.protocol.interest import Interest, PatternIndex
@@ -198,7 +198,7 @@ class Router:
     def subscribe(self, session: Session, sid: int, pattern: str) -> Subscription:
         """Register a subscription; `serve` starts it. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
-        self._check_new(session, sid, pattern)
+        self._check_new(session, sid)
         local = session.listener.local
         by_locality = self._index.setdefault(pattern, dict)
         if local not in by_locality:
@@ -214,9 +214,7 @@ class Router:
         self._generation += 1
         return subscription
 
-    def _check_new(self, session: Session, sid: int, pattern: str) -> None:
-        if topics.is_local(pattern) and not session.listener.local:
-            raise Denied(f"{pattern}: local topics are for programs that use this host's own ipc:// socket")
+    def _check_new(self, session: Session, sid: int) -> None:
         held = len(session.subscriptions) + len(session.members) + len(session.responders)
         known = sid in session.subscriptions or sid in session.members
         if held >= self.limits.max_subscriptions * session.weight and not known:
@@ -322,7 +320,7 @@ class Router:
     def join(self, session: Session, sid: int, pattern: str, name: str) -> None:
         """Add a member to a group. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
-        self._check_new(session, sid, pattern)
+        self._check_new(session, sid)
         self.leave(session, sid)
         group = self._groups.setdefault(pattern, dict).setdefault(name, Group(pattern, name))
         session.members[sid] = group

@@ -14,6 +14,7 @@ from typing import Any
 from qulo.errors import Overloaded
 from qulo.protocol.channel import Channel
 from qulo.protocol.interest import Interest
+from qulo.protocol.permissions import Rights
 from qulo.protocol.wire import ANSWER, BODY_OVERHEAD, RECORD_OVERHEAD, Record
 
 # An agent's share of the limits per peer: the programs of one host, and of the hosts below it.
@@ -87,6 +88,7 @@ class Session:
     listener: Listener
     route: bytes | None  # None while not connected
     channel: Channel
+    rights: Rights
     heard: float
     since: float
     user: str = ""  # principal#connection of its DEALER
@@ -108,6 +110,10 @@ class Session:
     slow: bool = False
     dropped: int = 0  # runs and work that did not fit
     forwarded: dict[str, None] = field(default_factory=dict)  # an agent's: topics that came through it
+    publishes: set[str] = field(default_factory=set)  # topics it may publish on, remembered
+    denied: int = 0  # decisions against it
+    denial_told: float = 0.0  # when one was last written to the audit log
+    denials_untold: int = 0
     bad_answered: float = 0.0
     bad: int = 0  # frames and records that were not the protocol
     calls: int = 0  # requests under way

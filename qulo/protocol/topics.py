@@ -83,6 +83,21 @@ def matches(pattern: str, topic: str) -> bool:
     return all(w in (h, "*") for w, h in zip(want, have, strict=False))
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Does `wide` match every topic that `narrow` (a topic or a pattern) matches?"""
+    if narrow[0] == "$" and wide[0] in "*>":
+        return False
+    have, want = wide.split("."), narrow.split(".")
+    rest = have[-1] == ">"
+    if rest:
+        have.pop()
+        if len(want) <= len(have):
+            return False
+    elif len(want) != len(have) or want[-1] == ">":
+        return False
+    return all(h in (w, "*") and w != ">" for h, w in zip(have, want, strict=False))
+
+
 def overlap(a: str, b: str) -> bool:
     """Is there a topic that both patterns match?"""
     if (a[0] == "$" and b[0] in "*>") or (b[0] == "$" and a[0] in "*>"):

@@ -75,6 +75,7 @@ WORK: Final = 42
 CALL: Final = 43
 ANSWER: Final = 44
 ASKED: Final = 45
+FORBIDDEN: Final = 46
 
 # What may come in frames without a number: what is not worth sending twice.
 UNNUMBERED: Final = frozenset((BYE, BEAT, ECHO))
@@ -179,6 +180,7 @@ VERBS: Final[dict[int, Verb]] = {
         (("rid", _INT), ("sid", _INT), ("topic", _STR), ("ttl", _INT), ("kind", _INT), ("body", _BIN)),
     ),
     ANSWER: Verb("answer", "down", (("rid", _INT), ("code", _STR), ("kind", _INT), ("body", _BIN))),
+    FORBIDDEN: Verb("forbidden", "down", (("topic", _STR), ("code", _STR), ("text", _STR))),
     ASKED: Verb("asked", "down", (("rid", _INT), ("responders", _INT))),
 }
 
@@ -188,6 +190,15 @@ _SHAPES = {
     for number, verb in VERBS.items()
 }
 _ONLY_BYTES = {bytes}
+
+# What a record needs a permission for, and in which of its fields that is: (permission, index, is it a pattern?).
+NEEDS: Final[dict[int, tuple[str, int, bool]]] = {
+    number: (verb.permission, 1 + index, name == "pattern")
+    for number, verb in VERBS.items()
+    if verb.permission is not None
+    for index, (name, _) in enumerate(verb.fields)
+    if name in ("topic", "pattern")
+}
 
 # One packer: its buffer is reused, and C code that never calls back cannot be re-entered on one thread.
 pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack

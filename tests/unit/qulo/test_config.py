@@ -312,7 +312,7 @@ def test_the_samples_are_the_defaults_with_every_key(program: str, tmp_path: Pat
     sample = (CONF / f"{program}.yaml").read_text()
     defaults = load(program=program, tmp=tmp_path)
     assert values(load(sample, program, tmp=tmp_path)) == values(defaults)
-    uncommented = re.sub(r"^#(\w+:)", r"\1", sample, flags=re.MULTILINE)
+    uncommented = re.sub(r"^#(\w+:|  - \{)", r"\1", sample, flags=re.MULTILINE)
     settings = load(uncommented, program, tmp=tmp_path)
     assert values(settings) == values(defaults)
     keys = re.findall(r"^(\w+):(?:.*?)(# \[reload\])?$", uncommented, flags=re.MULTILINE)

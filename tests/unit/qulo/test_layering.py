@@ -23,7 +23,7 @@ _ROLE = _BASE | _MIDDLE | {"_version"}
 ALLOWED: dict[str, frozenset[str]] = {
     "_version": frozenset(),
     "errors": frozenset(),
-    "config": frozenset({"errors"}),
+    "config": frozenset({"errors", "protocol"}),  # what a rule is
     "protocol": frozenset({"errors"}),
     "net": _BASE,
     "store": _BASE,

@@ -68,8 +68,8 @@ async def answer(asker: zmq.Socket[bytes], *parts: bytes) -> list[bytes]:
 # -- decisions
 
 DECISIONS: list[tuple[str, bytes, tuple[bytes, ...], str | None]] = [
-    ("qulo.local", b"NULL", (), "local"),
-    ("qulo.plain", b"NULL", (), "plain"),
+    ("qulo.local", b"NULL", (), "uid:unknown"),
+    ("qulo.plain", b"NULL", (), "plain:"),
     ("qulo.curve", b"CURVE", (RAW_KEY,), "web-1"),
     ("qulo.curve", b"CURVE", (UNKNOWN,), None),
     ("qulo.curve", b"NULL", (), None),

@@ -13,6 +13,7 @@ SUB gets what begins with a prefix that the hub installed for it, and nothing be
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from qulo.errors import Disconnected
 from qulo.protocol.events import Event
@@ -21,7 +22,7 @@ from qulo.protocol.link import Identity, Link
 from qulo.protocol.ports import Limits, Note
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
-from qulo.protocol.session import Session
+from qulo.protocol.session import Listener, Session
 from qulo.protocol.tracker import Item, Tracker
 from tests.unit.qulo.protocol.fake_link import Connection, Dialler, Program
 
@@ -67,10 +68,13 @@ class Host:
         """A new life: a new epoch, and nothing remembered."""
         random = self.net.random
         self.hub = Hub(self.name, random.getrandbits(63), self.net.limits, lambda: random.randbytes(16), "0")
-        self.hub.system |= dict.fromkeys((LIST, LOCAL_LIST), lambda _: report(self.hub, self.net.now))
+        self.hub.system |= dict.fromkeys((LIST, LOCAL_LIST), self._report)
         self.local, self.remote = self.hub.add_listener(True, 0), self.hub.add_listener(False, 1)
         self.up = Up(self.net, self, self.master) if self.master is not None else None
         self.running = True
+
+    def _report(self, _asker: Session, _argument: dict[str, Any]) -> dict[str, Any]:
+        return report(self.hub, self.net.now)
 
     def stop(self) -> None:
         """The process is killed: connections break, and everybody is told."""
@@ -97,7 +101,8 @@ class Host:
         self.net.made += 1
         route = self.net.made.to_bytes(5, "big")
         listener = self.local if dialler.local else self.remote
-        connection = Connection(dialler, self, listener, route, f"{dialler.link.identity.name}#{self.net.made}")
+        principal = "uid:1000" if dialler.local else dialler.link.identity.name
+        connection = Connection(dialler, self, listener, route, f"{principal}#{2 * self.net.made}")
         self.connections[listener.number, route] = connection
         return connection
 
@@ -108,6 +113,13 @@ class Host:
             for prefix in connection.installed:
                 self.hub.subscription_received(connection.listener, "", b"\x00" + prefix, self.net.now)
 
+    def rebind(self, listeners: list[Listener]) -> None:
+        """Their PUB is closed and bound anew: every peer notices, and connects again."""
+        for listener in listeners:
+            self.hub.pub_lost(listener)
+            for connection in [c for c in self.connections.values() if c.listener is listener]:
+                connection.dialler.fail(Disconnected("the PUB was closed"))
+
     def receive(self, connection: Connection, data: bytes) -> None:
         """A frame at the ROUTER."""
         self.hub.frame_received(connection.listener, connection.route, connection.user, "fake", data, self.net.now)
@@ -115,7 +127,8 @@ class Host:
 
     def subscribed(self, connection: Connection, message: bytes) -> None:
         """A message at the XPUB."""
-        user = f"{connection.user}.sub"  # a connection of its own, of the same principal
+        principal, _, number = connection.user.partition("#")
+        user = f"{principal}#{int(number) + 1}"  # a connection of its own, of the same principal
         if self.hub.subscription_received(connection.listener, user, message, self.net.now):
             connection.installed.add(message[1:])
         elif message[:1] == b"\x00":

@@ -182,8 +182,6 @@ def test_garbage_without_a_number_is_counted_and_answered(records: list[object])
         [wire.PUBLISH, "a", 9, [b"x"]],
         [wire.PUBLISH, "a..b", 0, [b"x"]],
         [wire.PUBLISH, "a.*", 0, [b"x"]],
-        [wire.PUBLISH, "$qulo.x", 0, [b"x"]],
-        [wire.PUBLISH, "local.x", 0, [b"x"]],
         [wire.PUBLISH, ["a"], 0, [b"x"]],
         [wire.REPLY, 1, "x" * 65, 0, b""],
         [wire.REPLY, 1, "", 9, b""],
