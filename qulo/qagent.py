@@ -13,6 +13,8 @@ async def serve(settings: Settings, control: runner.Control) -> None:
     service = Service(settings, __version__)
     try:
         service.listen()
+        if control.token is not None:
+            control.settings = await service.join(control.token)
         service.dial()
         control.ready(service.addresses)
         async for event in control:
@@ -22,7 +24,7 @@ async def serve(settings: Settings, control: runner.Control) -> None:
         await service.close()
 
 
-PROGRAM = runner.Program("qagent", "the hub of one host, connected to its master", serve)
+PROGRAM = runner.Program("qagent", "the hub of one host, connected to its master", serve, joins=True)
 
 
 def main() -> int:

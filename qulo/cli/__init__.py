@@ -10,12 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qulo.cli import bench, exits, options, ping, pub, reply, request, sub
+from qulo.cli import auth, bench, exits, join, keys, options, ping, pub, reply, request, sub, token
 from qulo.cli.options import Verb
 from qulo.errors import EndpointError, QuloError
 
 VERBS: dict[str, Verb] = {
-    verb.name: verb for verb in (pub.VERB, sub.VERB, request.VERB, reply.VERB, ping.VERB, bench.VERB)
+    verb.name: verb
+    for verb in (
+        *(pub.VERB, sub.VERB, request.VERB, reply.VERB, ping.VERB, bench.VERB),
+        *(join.VERB, token.VERB, keys.VERB, auth.VERB),
+    )
 }
 
 # Second line after "no hub": what the reader most likely has to do.

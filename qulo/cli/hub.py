@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,13 +16,19 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 2.0
 
 
-def connect(arguments: argparse.Namespace) -> Bus:
-    """A connected Bus, to be used in a `with`. Raises EndpointError, Denied, ConfigError or UsageError."""
-    logging.basicConfig(format="qulo: %(message)s")  # the client's warnings, when a connection is lost for example
-    from qulo import sync  # noqa: PLC0415 - ZeroMQ is loaded by what talks to a hub only
+def connect(arguments: argparse.Namespace, hubs: Sequence[str] = ()) -> Bus:
+    """A connected Bus, to be used in a `with`. Raises EndpointError, Denied, ConfigError or UsageError.
 
+    Without an address: what `qulo.connect` finds, or the first of these `hubs` (master, agent) on this host.
+    """
+    logging.basicConfig(format="qulo: %(message)s")  # the client's warnings, when a connection is lost for example
+    from qulo import config, sync  # noqa: PLC0415 - ZeroMQ is loaded by what talks to a hub only
+
+    url = arguments.url
+    if url is None and hubs:
+        url = ",".join(config.client_urls(os.environ, os.geteuid(), hubs))
     return sync.connect(
-        arguments.url,
+        url,
         timeout=arguments.timeout or CONNECT_TIMEOUT,
         server_key=arguments.server_key,
         key=arguments.key,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from qulo import config
+from qulo.client import joined
 from qulo.client.bus import CLOSE_TIMEOUT, Bus, Options
 from qulo.client.message import Handler, Message, decode_body, encode_body
 from qulo.client.registered import Registered, Responder, Subscription
@@ -51,7 +52,7 @@ CONNECT_TIMEOUT = 5.0
 
 
 def _urls(url: str | None) -> tuple[str, ...]:
-    urls = [url] if url else config.client_urls(os.environ, os.geteuid())
+    urls = url.split(",") if url else config.client_urls(os.environ, os.geteuid())
     for each in urls:
         if not each.startswith(("tcp://", "ipc://")):
             raise UsageError(f"{each!r} is not an address: tcp://HOST:PORT or ipc:///PATH is expected")
@@ -85,12 +86,16 @@ def connect(  # noqa: PLR0913 - keywords, each with a default
 ) -> Bus:
     """A Bus, to be entered with `async with`.
 
-    Without `url`: the addresses in QULO_URL, else this host's own agent. `timeout` seconds for the first
-    connection, None to go on without waiting for it. `server_key` and `key` are files, for a hub with
-    `curve: on`. `name` is shown by `qulolist`.
+    Without `url`: the addresses in QULO_URL, else this host's own agent, else the hub that this user has joined
+    (`qulo join`). `url` may be several with commas between them. `timeout` seconds for the first connection, None
+    to go on without waiting for it. `server_key` and `key` are files, for a hub with `curve: on`. `name` is shown
+    by `qulolist`.
     """
     program = Path(sys.argv[0] or "python").name[:64]
     name = name or _default_name(program)
-    security = _security(server_key, key)
-    limits = Limits()
-    return Bus(Options(_urls(url), name, program, timeout, security, on_state, subscription_buffer, limits))
+    urls, security = _urls(url), _security(server_key, key)
+    if url is None and security is None and (hub := joined.load()) is not None:
+        security = hub.security
+        if not os.environ.get("QULO_URL"):
+            urls += hub.addresses
+    return Bus(Options(urls, name, program, timeout, security, on_state, subscription_buffer, Limits()))

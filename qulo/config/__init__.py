@@ -19,7 +19,7 @@ from typing import Any
 
 from qulo.config import places, rules
 from qulo.config.kinds import IPC_PATH_MAX, NAME, Kind, shown, split_tcp
-from qulo.config.places import Place, client_urls, last_resort, runtime_problem
+from qulo.config.places import Found, Place, client_urls, data_dir, last_resort, runtime_problem
 from qulo.config.reading import NULLS, Given, read_environ, read_file, read_overrides
 from qulo.config.settings import Change, Settings
 from qulo.config.table import OPTIONS, PROGRAMS, Option, options_of
@@ -34,6 +34,7 @@ __all__ = [
     "Change",
     "Settings",
     "client_urls",
+    "data_dir",
     "diff",
     "last_resort",
     "load",
@@ -66,8 +67,10 @@ def load(
     values: dict[str, Any] = {"master": ()}
     values.update({option.name: None for option in OPTIONS if program not in option.programs and not option.kind.many})
     for option in options_of(program):
-        place = Place(program, environ, uid, values)
-        values[option.name] = _value(option, given.get(option.name), place)
+        found = given.get(option.name) or _default(option, Place(program, environ, uid, values))
+        values[option.name] = _value(option, found)
+        if found is not None:
+            given[option.name] = found
     sources = {
         option.name: given[option.name].source if option.name in given else "default" for option in options_of(program)
     }
@@ -78,14 +81,19 @@ def load(
     return settings
 
 
-def _value(option: Option, given: Given | None, place: Place) -> Any:
+def _default(option: Option, place: Place) -> Given | None:
+    default = option.default(place) if callable(option.default) else option.default
+    if default is None:
+        return None
+    text, source = default if isinstance(default, Found) else (default, "default")
+    return Given(text, source, key=option.name)
+
+
+def _value(option: Option, given: Given | None) -> Any:
     if option.nested:
         return DEFAULT if given is None else given.rules
     if given is None:
-        default = option.default(place) if callable(option.default) else option.default
-        if default is None:
-            return None
-        given = Given(default, "default", key=option.name)
+        return None
     if option.kind.many:
         texts = given.text if isinstance(given.text, tuple) else (given.text,)
         return tuple(_parsed(option.kind, text, given, item) for item, text in enumerate(texts))
@@ -123,8 +131,6 @@ _Fail = Callable[[str, str], ConfigError]
 
 def _check_curve(settings: Settings, fail: _Fail) -> None:
     if settings.curve:
-        if settings.program == "qagent" and settings.master_key is None:
-            raise fail("master_key", "curve: on needs the master's public key here")
         return
     addresses = [("listen", settings.listen), ("publish", settings.publish)]
     addresses += [("master", address) for address in settings.master]

@@ -6,15 +6,21 @@ must never make anything.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from qulo.errors import ConfigError
+
+# In data_dir: where the master is and what it calls us, as the token that we joined with said.
+JOINED = "joined.json"
+JOINED_KEY = "joined.pub"  # and its public key
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,14 @@ def default_local(place: Place) -> str:
     return f"ipc://{_runtime_dir(place.environ, place.uid)}/{name}.sock"
 
 
-def default_data(place: Place) -> str:
-    base = "/var/lib" if place.uid == 0 else _xdg(place.environ, place.uid, "XDG_DATA_HOME", ".local/share")
+def data_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Where things are kept; raises ConfigError for a user without a home."""
+    base = "/var/lib" if uid == 0 else _xdg(environ, uid, "XDG_DATA_HOME", ".local/share")
     return f"{base}/qulo"
+
+
+def default_data(place: Place) -> str:
+    return data_dir(place.environ, place.uid)
 
 
 def default_pid(place: Place) -> str:
@@ -95,11 +106,50 @@ def default_log(place: Place) -> str:
     return f"{base}/qulo/{place.program}.log"
 
 
+def default_audit(place: Place) -> str:
+    """Beside the log; in it, where that is a directory."""
+    log = Path(place.so_far["log_file"])
+    return str((log if log.is_dir() else log.parent) / f"{place.program}.audit.log")
+
+
 def default_accepted(place: Place) -> str:
     return f"{place.so_far['data_dir']}/accepted"
 
 
-def default_name(_place: Place) -> str:
+class Found(NamedTuple):
+    """A default that is kept in a file."""
+
+    text: str | tuple[str, ...]
+    source: str
+
+
+def _joined_file(place: Place) -> str:
+    return os.path.join(place.so_far["data_dir"], JOINED)
+
+
+def joined(place: Place) -> dict[str, Any]:
+    """What `qagent --join` kept: `master`, a list of addresses, and `name`. Nothing, when it never did."""
+    try:
+        kept = json.loads(Path(_joined_file(place)).read_text(encoding="utf-8"))
+    except (FileNotFoundError, PermissionError):  # whoever may not read it may not start the agent either
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{_joined_file(place)} cannot be read: {error}; join again") from None
+    return kept if isinstance(kept, dict) else {}
+
+
+def default_master(place: Place) -> Found | str:
+    addresses = joined(place).get("master")
+    return Found(tuple(map(str, addresses)), _joined_file(place)) if addresses else "tcp://127.0.0.1:7370"
+
+
+def default_master_key(place: Place) -> str:
+    return f"{place.so_far['data_dir']}/{JOINED_KEY}"
+
+
+def default_name(place: Place) -> Found | str:
+    if place.program == "qagent" and (name := joined(place).get("name")):
+        return Found(str(name), _joined_file(place))
     return socket.gethostname().split(".")[0].lower()
 
 
@@ -107,12 +157,12 @@ def for_hubs(text: str) -> Callable[[Place], str | None]:
     return lambda place: None if place.program == "qagent" else text
 
 
-def client_urls(environ: Mapping[str, str], uid: int) -> list[str]:
-    """What a client tries, in order, without an address: QULO_URL, or the user's agent, then the host's."""
+def client_urls(environ: Mapping[str, str], uid: int, hubs: Sequence[str] = ("agent",)) -> list[str]:
+    """What a client tries, in order, without an address: QULO_URL, or the user's hubs, then the host's."""
     urls = [url.strip() for url in environ.get("QULO_URL", "").split(",") if url.strip()]
     if urls:
         return urls
     directories = dict.fromkeys((_runtime_dir(environ, uid), _runtime_dir({}, 0)))
     # Somebody else's directory in /tmp could hold somebody else's socket.
     unsafe = last_resort(uid) if runtime_problem(last_resort(uid), uid) else None
-    return [f"ipc://{directory}/agent.sock" for directory in directories if directory != unsafe]
+    return [f"ipc://{directory}/{hub}.sock" for hub in hubs for directory in directories if directory != unsafe]

@@ -29,6 +29,7 @@ class Settings:
     data_dir: str
     pid_file: str
     log_file: str
+    audit_file: str
     log_level: str
     log_format: str
     curve: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qulo.config import kinds, places
 from qulo.config.kinds import Kind
-from qulo.config.places import Place
+from qulo.config.places import Found, Place
 
 PROGRAMS = ("qmaster", "qagent", "qulod")
 
@@ -18,7 +18,7 @@ class Option:
 
     name: str
     kind: Kind
-    default: str | Callable[[Place], str | None] | None
+    default: str | Callable[[Place], str | Found | None] | None
     help: str
     programs: tuple[str, ...] = PROGRAMS
     live: bool = False
@@ -37,12 +37,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("local_group", Kind(kinds.group), None, "group of that socket"),
     Option("listen", Kind(kinds.bind), places.for_hubs("tcp://127.0.0.1:7370"), "address for agents and programs"),
     Option("publish", Kind(kinds.bind), places.for_hubs("tcp://127.0.0.1:7371"), "its publishing half"),
-    Option("name", Kind(kinds.name), places.default_name, "name of this host", _HOSTS),
-    Option("master", Kind(kinds.connect, many=True), "tcp://127.0.0.1:7370",
-           "the master's address, or a list of addresses of the same master", ("qagent",)),
-    Option("master_key", Kind(kinds.path), None, "file of the master's public key; curve: on needs it", ("qagent",)),
-    Option("curve", Kind(kinds.switch, kinds.show_switch), "off", "encrypt and authenticate everything on TCP"),
     Option("data_dir", Kind(kinds.path), places.default_data, "directory of everything that is kept"),
+    Option("name", Kind(kinds.name), places.default_name, "name of this host", _HOSTS),
+    Option("master", Kind(kinds.connect, many=True), places.default_master,
+           "the master's address, or a list of addresses of the same master", ("qagent",)),
+    Option("master_key", Kind(kinds.path), places.default_master_key,
+           "file of the master's public key; qagent --join makes it", ("qagent",)),
+    Option("curve", Kind(kinds.switch, kinds.show_switch), "on", "encrypt and authenticate everything on TCP"),
     Option("accepted_keys", Kind(kinds.path), places.default_accepted, "directory of the accepted *.pub keys"),
     Option("permissions", Kind(str), None, "who may do what; default: whoever is let in may do all", live=True,
            nested=True),
@@ -50,6 +51,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("group", Kind(kinds.group), None, "run as this group; null: the user's own"),
     Option("pid_file", Kind(kinds.path), places.default_pid, "the PID file; its lock is what counts"),
     Option("log_file", Kind(kinds.path), places.default_log, "the log, or an existing directory for it", live=True),
+    Option("audit_file", Kind(kinds.path), places.default_audit, "who was denied what, and let in", live=True),
     Option("log_level", kinds.one_of("debug", "info", "warning", "error"), "info", "least level", live=True),
     Option("log_format", kinds.one_of("text", "json"), "text", "form of a log line", live=True),
     Option("max_message", kinds.size(1024), "1M", "largest message accepted"),

@@ -28,7 +28,11 @@ class Event:
 class Control:
     """Iterate over it for events: `async for event in control`. It ends after "stop"."""
 
-    def __init__(self, on_ready: Callable[[Mapping[str, str]], None]) -> None:
+    def __init__(self, on_ready: Callable[[Mapping[str, str]], None], token: str | None = None) -> None:
+        self.token = token
+        """What `--join` was given."""
+        self.settings: Settings | None = None
+        """Set by the role when it learned, while it started, what the configuration will say from now on."""
         self._on_ready = on_ready
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._over = False

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Decisions that deny or run something, one JSON object each; whoever makes them knows this name.
+AUDIT = logging.getLogger("qulo.audit")
+
 DEV_LOG = "/dev/log"
 _MODE = 0o640  # the group may read it (adm, by custom); topics and host names are nobody else's business
 
@@ -51,12 +54,17 @@ class Logs:
         main = _Stderr(sys.stderr) if self.to_stderr else _File(self._path(settings))
         main.setFormatter(_Json() if settings.log_format == "json" else _Text())
         faulthandler.enable(main.stream)  # a crash in C leaves a traceback in the log, too
+        audit = self._audit(settings, main)
         root = logging.getLogger()
-        old, self._handlers = self._handlers, [main]
+        old, self._handlers = self._handlers, [main, audit]
         for handler in old:
             root.removeHandler(handler)
+            AUDIT.removeHandler(handler)
             handler.close()
         root.addHandler(main)
+        AUDIT.addHandler(audit)
+        AUDIT.setLevel(logging.INFO)
+        AUDIT.propagate = False
         root.setLevel(settings.log_level.upper())
         self._add_syslog(root)
         _catch_strays()
@@ -64,6 +72,19 @@ class Logs:
     def _path(self, settings: Settings) -> str:
         path = Path(settings.log_file)
         return str(path / f"{self._program}.log" if path.is_dir() else path)
+
+    def _audit(self, settings: Settings, main: logging.Handler) -> logging.Handler:
+        """The audit log is its own file, but where everything goes to stderr and nobody has named one."""
+        if self.to_stderr and settings.sources["audit_file"] == "default":
+            handler: logging.Handler = _Stderr(sys.stderr)
+        else:
+            try:
+                handler = _File(settings.audit_file)
+            except FileError:
+                main.close()
+                raise
+        handler.setFormatter(logging.Formatter("%(message)s"))  # a JSON object, with its time
+        return handler
 
     def _add_syslog(self, root: logging.Logger) -> None:
         try:

@@ -60,6 +60,7 @@ class Arguments:
     foreground: bool
     command: str | None
     pid_file_given: bool
+    token: str | None
     overrides: Mapping[str, str]
     """Keys of the configuration that the command line sets."""
 
@@ -70,9 +71,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(exits.USAGE, f"{self.prog}: {message} (--help says more)\n")
 
 
-def parse(program: str, summary: str, argv: Sequence[str] | None) -> Arguments:
-    """Parse `argv`. Raises SystemExit: 64 for wrong usage, 0 after --help and --version."""
-    found = _parser(program, summary).parse_args(argv)
+def parse(program: str, summary: str, argv: Sequence[str] | None, *, joins: bool = False) -> Arguments:
+    """Parse `argv`; `joins` programs have --join. Raises SystemExit: 64 for wrong usage, 0 after --help."""
+    found = _parser(program, summary, joins).parse_args(argv)
+    token = found.token if joins else None
+    if token == "-":  # noqa: S105 - whoever lists processes shall not see it
+        token = sys.stdin.readline().strip()
     overrides = {
         "pid_file": found.pid_file and os.path.abspath(found.pid_file),
         "log_file": found.log_file and os.path.abspath(found.log_file),
@@ -86,11 +90,12 @@ def parse(program: str, summary: str, argv: Sequence[str] | None) -> Arguments:
         foreground=found.foreground,
         command=found.command,
         pid_file_given=found.pid_file is not None,
+        token=token,
         overrides={name: value for name, value in overrides.items() if value},
     )
 
 
-def _parser(program: str, summary: str) -> argparse.ArgumentParser:
+def _parser(program: str, summary: str, joins: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         description=f"{program} - {summary}",
@@ -110,6 +115,14 @@ def _parser(program: str, summary: str) -> argparse.ArgumentParser:
         action="store_true",
         help="stay in the foreground, and log to stderr unless a log file is configured",
     )
+    if joins:
+        add(
+            "--join",
+            dest="token",
+            metavar="TOKEN",
+            help="have this host's key accepted by the master that made TOKEN (`qulo token new`), remember where it"
+            " is, and start; - reads TOKEN from standard input",
+        )
     one = parser.add_mutually_exclusive_group()
     one.add_argument("-t", dest="check", action="store_true", help="test the configuration and exit")
     one.add_argument("-T", dest="show", action="store_true", help="test it, print it in full and exit")

@@ -41,6 +41,8 @@ class Program:
     name: str
     summary: str
     serve: Serve
+    joins: bool = False
+    """Has --join TOKEN, which `serve` finds in its control."""
 
 
 def main(program: Program, argv: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def main(program: Program, argv: Sequence[str] | None = None) -> int:
 
     In the background this returns in the process that was started; the daemon itself ends inside.
     """
-    arguments = options.parse(program.name, program.summary, argv)
+    arguments = options.parse(program.name, program.summary, argv, joins=program.joins)
     start = _Start(program, arguments, dict(os.environ), os.geteuid())
     try:
         if arguments.command is not None:
@@ -164,6 +166,7 @@ class _Start:
             load=self.load,
             logs=logs,
             notifier=Notifier(self.environ),
+            token=self.arguments.token,
             told_ready=lambda: tell(Outcome(exits.OK, tuple(logs.notes))),
         )
         try:

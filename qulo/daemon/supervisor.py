@@ -40,6 +40,7 @@ class Supervisor:
     logs: Logs
     notifier: Notifier
     told_ready: Callable[[], None]
+    token: str | None = None
     is_ready: bool = False
     pid_file: str = field(init=False)
     """The one that is locked, whatever a reload says."""
@@ -50,7 +51,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.pid_file = self.settings.pid_file
-        self._control = Control(self._ready)
+        self._control = Control(self._ready, self.token)
 
     async def run(self) -> int:
         """Serve until told to end; the exit code. Raises what `serve` raised."""
@@ -81,6 +82,7 @@ class Supervisor:
         return exits.OK
 
     def _ready(self, addresses: Mapping[str, str]) -> None:
+        self.settings = self._control.settings or self.settings
         state.write(self.pid_file, addresses)
         if not self.is_ready:
             self.told_ready()

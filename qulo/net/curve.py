@@ -6,6 +6,7 @@ A secret key file holds `public secret` in Z85 on one line and has mode 0600; be
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+from zmq.utils import z85
 
 from qulo.errors import ConfigError, FileError
 
@@ -26,6 +28,11 @@ class Key:
 
     public: bytes
     secret: bytes = field(repr=False)
+
+
+def fingerprint(public: bytes) -> str:
+    """A public key (Z85) for people to read and compare: 128 bits of its SHA-256, in hex."""
+    return hashlib.sha256(z85.decode(public)).hexdigest()[:32]
 
 
 def make_key(path: str | Path) -> Key:
@@ -60,6 +67,33 @@ def _write_new(path: Path, text: str, mode: int) -> None:
         file.write(text)
         file.flush()
         os.fsync(fd)
+
+
+def keep(path: Path, text: str, mode: int) -> None:
+    """Write a file whole or not at all, and on disk when this returns. Raises FileError."""
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        _write_new(new, text, mode)
+        new.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from None
+
+
+def keep_public(path: Path, public: bytes) -> None:
+    """Keep somebody's public key; raises FileError."""
+    keep(path, f"{public.decode()}\n", 0o644)
+
+
+def sync_directory(path: Path) -> None:
+    """After a file in it was made, renamed or removed: that is on disk too."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def load_key(path: str | Path) -> Key:

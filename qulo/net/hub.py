@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 # Subscription messages are a prefix (255 bytes of topic) and a byte: anything longer is not ours.
 SUBSCRIPTION_SIZE = 1024
+
+# The umask while an ipc socket is bound: nobody gets in between bind and chmod.
+_NOBODY = 0o177
 
 # How often a PUB's port is tried until it is free again, and seconds between; milliseconds do as a rule.
 REBINDS, REBIND_PAUSE = 400, 0.005
@@ -115,26 +118,31 @@ class HubServer:
         pair.pub = pub
         pub.start(receive_frame, lambda frame: self._subscribed(pair, pub, frame), self.flush)
 
-    async def rebind(self, listeners: Iterable[core_session.Listener]) -> None:
-        """Close the PUB of these listeners and bind it anew on its port: libzmq cannot drop a single peer.
+    async def rebind(self, *, local: bool) -> None:
+        """Close every PUB (on ipc with `local` only) and bind it anew on its port: libzmq cannot drop a single peer.
 
         Every link notices, connects again and repairs; nobody who may still come loses anything. Raises
         EndpointError when somebody else took the port meanwhile.
         """
-        for listener in listeners:
-            pair = self._pairs[listener.number]
-            if pair.pub is None:
-                continue  # being done already
-            endpoint = self.addresses[listener.number][1]
+        for pair, (_, endpoint) in zip(self._pairs, self.addresses, strict=True):
+            listener = pair.listener
+            if pair.pub is None or (listener.local and not local):
+                continue  # being done already, or nobody there is meant
             pair.pub.unbind(endpoint)
             pair.pub.close(0)
             pair.pub = None
             self.hub.pub_lost(listener)
             pub = self._open_pub(_security(pair.address, listener.local))
-            for attempt in range(REBINDS):  # libzmq closes the old one in its own thread
-                if _try_bind(pub, endpoint, last=attempt == REBINDS - 1):
-                    break
-                await asyncio.sleep(REBIND_PAUSE)
+            try:
+                for attempt in range(REBINDS):  # libzmq closes the old one in its own thread
+                    if _try_bind(pub, endpoint, last=attempt == REBINDS - 1):
+                        break
+                    await asyncio.sleep(REBIND_PAUSE)
+                if listener.local:
+                    _open_to_group(Path(endpoint.removeprefix("ipc://")), pair.address)
+            except BaseException:
+                pub.close(0)
+                raise
             self._start_pub(pair, pub)
 
     def _bind(self, router: Socket, pub: Socket, address: Address, local: bool) -> tuple[str, str]:
@@ -148,7 +156,7 @@ class HubServer:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"cannot make {path.parent}: {error.strerror}") from None
-        before = os.umask(0o177)  # nobody gets in between bind and chmod
+        before = os.umask(_NOBODY)
         try:
             bound = router.bind_or_explain(f"ipc://{path}"), pub.bind_or_explain(f"ipc://{beside}")
         finally:
@@ -287,13 +295,16 @@ def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
 
 def _try_bind(pub: Socket, endpoint: str, last: bool) -> bool:
     """Bind; False when the address is still in use. Raises EndpointError at the `last` attempt."""
-    if last:
-        pub.bind_or_explain(endpoint)
-        return True
+    before = os.umask(_NOBODY)
     try:
-        pub.bind(endpoint)
+        if last:
+            pub.bind_or_explain(endpoint)
+        else:
+            pub.bind(endpoint)
     except zmq.ZMQError:
         return False
+    finally:
+        os.umask(before)
     return True
 
 

@@ -20,7 +20,7 @@ import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
 from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
-from qulo.net.curve import Key
+from qulo.net.curve import Key, fingerprint
 from qulo.net.ids import make_instance
 from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
 from qulo.protocol import events
@@ -39,8 +39,8 @@ GREETING = 5.0
 # thousand links of a restarted hub do not come back in step and are yet all back in seconds.
 FIRST_PAUSE, LAST_PAUSE = 0.05, 3.0
 
-# After a denial: libzmq does not try such a peer again, and an operator has to act first.
-DENIED_PAUSE = 15.0
+# After a denial an operator has to act first: soon at first, while somebody may be doing it, then slowly.
+DENIED_PAUSE, DENIED_LAST_PAUSE = 1.0, 15.0
 
 # Heartbeats without a sign of the hub, on either socket, after which the connection counts as lost.
 SILENT_BEATS = 3
@@ -129,17 +129,19 @@ class LinkDriver:
     # -- connecting
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pause, denied = FIRST_PAUSE, DENIED_PAUSE
         while True:
             self.url = self.urls[self.attempts % len(self.urls)]
             self.attempts += 1
             self.error = None
             if await self._session():
-                pause = FIRST_PAUSE
+                pause, denied = FIRST_PAUSE, DENIED_PAUSE
+            wait = pause
             if isinstance(self.error, Refused):
                 self.refused(self.error)
-                pause = max(pause, DENIED_PAUSE)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                wait = denied
+                denied = min(denied * 2, DENIED_LAST_PAUSE)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, LAST_PAUSE)
 
     async def _session(self) -> bool:
@@ -211,18 +213,21 @@ class LinkDriver:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value != _Zap.RETRY:
-            self._fail(
-                Denied(
-                    f"{self.url} does not accept our key: put its .pub file into the hub's accepted_keys directory, "
-                    "as NAME.pub, and reload the hub"
-                )
-            )
+            self._fail(Denied(self._not_accepted()))
         elif event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
             self._fail(Disconnected(f"{self.url}: the handshake failed; do curve and the hub's key match?"))
         elif event == zmq.EVENT_CLOSED:
             self._fail(Disconnected(f"{self.url}: nobody listens there"))
         else:
             self._fail(Disconnected(f"{self.url}: the connection was closed"))
+
+    def _not_accepted(self) -> str:
+        """What an operator has to type, and where."""
+        if self._security is None:
+            return f"{self.url} does not let us in without a key"
+        name = self.link.identity.name if self.link.identity.kind == "agent" else "NAME"
+        accept = f"qulo keys accept {fingerprint(self._security.key.public)} --name {name}"
+        return f"{self.url} does not accept our key (yet): on its host run `{accept}`"
 
     def _fail(self, error: QuloError) -> None:
         if self.error is None:

@@ -7,25 +7,30 @@ Make it after the last fork, inside the running event loop.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qulo.config import Settings
-from qulo.errors import FileError, QuloError
-from qulo.net import curve
+from qulo.config.places import JOINED, JOINED_KEY
+from qulo.errors import ConfigError, FileError, QuloError
+from qulo.net import curve, join, token
+from qulo.net.administration import Administration, explain
 from qulo.net.hub import Address, HubServer, log_note
 from qulo.net.ids import make_epoch, make_token
+from qulo.net.keys import Keys
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
 from qulo.protocol.link import Identity, Link, Phase
-from qulo.protocol.permissions import Permissions
+from qulo.protocol.permissions import ADMIN, Permissions
 from qulo.protocol.ports import Limits
 from qulo.protocol.reception import UID
 from qulo.protocol.relay import Relay
@@ -60,8 +65,11 @@ class Service:
         hub.administrators = frozenset({f"{UID}0", f"{UID}{os.geteuid()}"})
         for topic in (LIST, LOCAL_LIST):
             hub.system[topic] = self._report
+        hub.system[f"{ADMIN}.auth.explain"] = lambda asker, argument: explain(hub, argument)
         self._server = HubServer(hub, self._context)
         self._driver: LinkDriver | None = None
+        self._keys: Keys | None = None  # where peers come in with keys
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _report(self, asker: Session | None, argument: dict[str, Any]) -> dict[str, Any]:
         return report(self.hub, time.monotonic())
@@ -86,9 +94,17 @@ class Service:
             "local_publish",
             Address(settings.local, None, None, settings.local_mode, settings.local_group),
         )
-        if settings.listen is not None:
-            self._bind("listen", "publish", Address(settings.listen, settings.publish, self._hub_key()))
-        self._load_accepted(settings)
+        if settings.listen is None:
+            return
+        key = self._hub_key()
+        if key is not None:
+            accepted = None if settings.accepted_keys is None else Path(settings.accepted_keys)
+            self._keys = Keys(accepted, Path(settings.data_dir), time.time)
+            self._load_keys()
+            self._server.zap.principal = self._keys.principal
+        self._bind("listen", "publish", Address(settings.listen, settings.publish, key))
+        if key is not None and self._keys is not None:
+            Administration(self.hub, self._keys, key, self.addresses["listen"], self._revoked)
 
     def _bind(self, listen: str, publish: str, address: Address) -> None:
         self.addresses[listen], self.addresses[publish] = self._server.listen(address)
@@ -110,18 +126,68 @@ class Service:
             raise FileError(f"cannot make {directory}: {error.strerror}") from None
         return curve.load_or_make(directory / f"{name}.key")
 
-    def _load_accepted(self, settings: Settings) -> None:
-        if settings.curve and settings.listen is not None and settings.accepted_keys is not None:
-            self._server.zap.accepted = curve.load_accepted(settings.accepted_keys)
-            log.info("%d keys are accepted from %s", len(self._server.zap.accepted), settings.accepted_keys)
+    def _load_keys(self) -> None:
+        """Read the keys anew; who is not accepted any more is gone. Raises ConfigError, then nothing has changed."""
+        keys = self._keys
+        if keys is None:
+            return
+        before = {name: key for key, name in keys.accepted.items()}
+        keys.load()
+        log.info("%d keys are accepted", len(keys.accepted))
+        for name, key in before.items():
+            if keys.accepted.get(key) != name or key in keys.refused:
+                self._revoked(name)
+
+    def _revoked(self, name: str) -> None:
+        """Ignored from now on; and PUB is bound anew, which everybody else repairs."""
+        self.hub.revoke(name, self._server.zap.connections, time.monotonic())
+        log.warning("the key of %s counts no more", name)
+        self._server.wake()
+        task = asyncio.get_running_loop().create_task(self._server.rebind(local=False))
+        self._tasks.add(task)
+        task.add_done_callback(self._rebound)
+
+    def _rebound(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the publishing half could not be bound again: %s; restart me", error)
 
     # -- the way up
+
+    async def join(self, text: str) -> Settings:
+        """Enrol this agent's key with a token, and keep what it says of the master; `dial` comes next.
+
+        Returns the settings as the next start will find them.
+        Raises UsageError for what is no token, Denied, EndpointError without a hub, FileError.
+        """
+        found = token.decode(text)
+        settings = self.settings
+        key = self._key("agent")
+        name = await join.enrol(found, key.public, self.hub.name, self._context)
+        data = Path(settings.data_dir)
+        curve.keep_public(data / JOINED_KEY, found.master)
+        curve.keep(data / JOINED, json.dumps({"master": list(found.addresses), "name": name}) + "\n", 0o600)
+        log.info("joined as %s: the master is at %s", name, ", ".join(found.addresses))
+        # What is written in the configuration goes on counting; only what nobody said is the token's to say.
+        unsaid = {option for option, source in settings.sources.items() if source in ("default", str(data / JOINED))}
+        self.settings = replace(
+            settings,
+            master=found.addresses if "master" in unsaid else settings.master,
+            name=name if "name" in unsaid else settings.name,
+        )
+        self.hub.name = self.settings.name or name
+        return self.settings
 
     def dial(self) -> None:
         """Connect to the master, and relay between it and the local programs. Raises ConfigError for keys."""
         settings = self.settings
         security = None
         if settings.curve and settings.master_key is not None:
+            if not Path(settings.master_key).exists():
+                raise ConfigError(
+                    f"this host has not joined a master: there is no {settings.master_key}. On the master run "
+                    "`qulo token new`, here `qagent --join TOKEN`"
+                )
             security = Security(curve.load_public(settings.master_key), self._key("agent"))
         hub = self.hub
         link = Link(Identity(b"", hub.name, "agent", {"version": self.version}), hub.limits)
@@ -163,18 +229,24 @@ class Service:
     async def _reload(self, settings: Settings) -> None:
         """Take over what can change while running; the runner has said what cannot."""
         try:
-            self._load_accepted(settings)
+            self._load_keys()
         except QuloError as error:
             log.error("the accepted keys stay as they were: %s", error)
         else:
             self.settings = settings
         self.hub.adopt(limits_of(settings))
-        rebind = self.hub.adopt_permissions(Permissions(settings.permissions), time.monotonic())
+        changed = settings.permissions != self.hub.permissions.rules
+        self.hub.adopt_permissions(Permissions(settings.permissions), time.monotonic())
         self._server.wake()
-        await self._server.rebind(rebind)
+        if changed:
+            await self._server.rebind(local=True)
 
     async def close(self) -> None:
         """Close everything; every socket is closed before the context ends."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._driver is not None:
             await self._driver.close()
         self._server.flush()

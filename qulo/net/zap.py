@@ -9,7 +9,7 @@ the name of the key; on ipc it is `uid:N`, which the kernel vouches for, and on 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import zmq
@@ -32,10 +32,10 @@ _PARTS = 8  # route, empty, version, request id, domain, address, routing id, me
 
 
 class ZapHandler:
-    """Answers libzmq's questions from `accepted` (public key in Z85 → principal), which may be replaced any time."""
+    """Answers libzmq's questions. `principal` says whose a key (Z85, and the address it comes from) is, or None."""
 
     def __init__(self, context: zmq.asyncio.Context) -> None:
-        self.accepted: Mapping[bytes, str] = {}
+        self.principal: Callable[[bytes, str], str | None] = _nobody
         self.connections = 0  # the number of the last one
         self.denied: Callable[[str, str], None] = _log_denied
         self._socket: Socket = open_socket(context, zmq.ROUTER, _HIGH_WATER, 65_536)
@@ -75,7 +75,7 @@ class ZapHandler:
                 return UID + _uid(address.decode("ascii"))
             return PLAIN if name == PLAIN_DOMAIN else None
         if mechanism == b"CURVE" and name == CURVE_DOMAIN and len(credentials) == 1:
-            return self.accepted.get(z85.encode(credentials[0]))
+            return self.principal(z85.encode(credentials[0]), address.decode("ascii"))
         return None
 
 
@@ -83,6 +83,10 @@ def _uid(address: str) -> str:
     """The user id of a peer on ipc. libzmq gives `localhost:UID:GID:PID` (SO_PEERCRED, ip.cpp); else nobody's."""
     parts = address.split(":")
     return parts[1] if len(parts) == 4 and parts[1].isdigit() else "unknown"
+
+
+def _nobody(key: bytes, address: str) -> None:
+    """No key is accepted."""
 
 
 def _log_denied(address: str, mechanism: str) -> None:

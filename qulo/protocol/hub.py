@@ -453,7 +453,7 @@ class Hub(Reception):
         except QuloError as error:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return
-        if topic in self.system and (self.upstream is None or topic.startswith("$qulo.local.")):
+        if topic in self.system and self._decides(topic):
             self._answer_system(session, rid, request)
         elif topic == PING and self.upstream is None:
             self._ping(session, rid, request, now)
@@ -555,41 +555,33 @@ class Hub(Reception):
         self.calls.retire(session, sid)
         self._deny(session, sid, error)
 
-    def adopt_permissions(self, permissions: Permissions, now: float) -> list[Listener]:
+    def adopt_permissions(self, permissions: Permissions, now: float) -> None:
         """Hold every session and subscription against the new rules; what they do not allow ends now.
 
-        Returns the listeners whose PUB has to be closed and bound again, as `revoke` does.
+        A SUB can outlive its session, and PUB cannot drop a single peer: bind it anew where rules have changed.
         """
         self.permissions = permissions
-        rebind: dict[Listener, None] = {}
         for session in list(self.sessions.values()):
             session.rights = self._rights(session.user, session.kind)
             session.publishes.clear()
             if session.kind == "agent" and not session.rights.decide("respond", PING).allowed:
                 self._refuse(session.listener, session.route or b"", Denied.code, "it may not be an agent any more")
-                rebind[session.listener] = None
                 self.end(session, "bye", now)
-                continue
-            if self._withdraw(session, now):
-                rebind[session.listener] = None
-        return list(rebind)
+            else:
+                self._withdraw(session, now)
 
-    def _withdraw(self, session: Session, now: float) -> bool:
-        """End what the session may not have any more; True if some of it was served by PUB."""
+    def _withdraw(self, session: Session, now: float) -> None:
+        """End what the session may not have any more."""
         held: list[tuple[str, int, str]] = [("subscribe", sid, s.pattern) for sid, s in session.subscriptions.items()]
         held += [("subscribe", sid, group.pattern) for sid, group in session.members.items()]
         held += [("respond", sid, responder.pattern) for sid, responder in session.responders.items()]
-        on_pub = False
         for permission, sid, pattern in held:
             decision = session.rights.decide(permission, pattern)
             if decision.allowed:
                 continue
             self.audit(session, permission, pattern, False, str(decision.rule or "no rule allows it"), now)
-            subscription = session.subscriptions.get(sid)
-            on_pub = on_pub or (subscription is not None and subscription.path == "pub")
             self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], now)
             self._deny(session, sid, Denied(f"the hub's permissions have changed: no {permission} on {pattern}"))
-        return on_pub
 
     def adopt(self, limits: Limits) -> None:
         """Take over those of the new limits that need no new socket or session."""
@@ -606,7 +598,7 @@ class Hub(Reception):
 
     def _decides(self, topic: str) -> bool:
         """Are requests and groups on this topic decided by this hub?"""
-        return self.upstream is None or topics.is_local(topic)
+        return self.upstream is None or topics.is_local(topic) or topic.startswith("$qulo.local.")
 
     @staticmethod
     def _settle(asker: Asker) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from qulo.errors import BadVersion, Denied, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.channel import Channel
-from qulo.protocol.permissions import PING, Actor, Permissions, Rights
+from qulo.protocol.permissions import PING, Actor, Decision, Permissions, Rights
 from qulo.protocol.ports import Counters, Limits, Note, Verdict
 from qulo.protocol.session import Life, Listener, Session
 from qulo.protocol.wire import Record
@@ -122,17 +122,21 @@ class Reception:
         speaks_for_others = kind == "agent" and "/" not in actor.name
         return Rights(self.permissions, actor, Actor(f"{actor.name}/local", False) if speaks_for_others else None)
 
-    def revoke(self, principal: str, connection: int, now: float) -> list[Listener]:
+    def explain(self, name: str, verb: str, pattern: str) -> Decision:
+        """What is decided for whoever has this name: a key's, with /local behind for programs."""
+        local = name == f"{self.name}/local"
+        return self.permissions.decide(Actor(name, local), verb, pattern)
+
+    def revoke(self, principal: str, connection: int, now: float) -> None:
         """The key of `principal` counts no more, on none of its connections up to the number `connection`.
 
-        Returns the listeners whose PUB has to be closed and bound again: it cannot drop a single peer.
+        It may have a SUB that outlived its session, and PUB cannot drop a single peer: bind it anew.
         """
         self._void[principal] = connection
         ended = [session for session in self.sessions.values() if session.principal == principal]
         for session in ended:
             self._refuse(session.listener, session.route or b"", Denied.code, "this key was revoked")
             self.end(session, "bye", now)
-        return list({listener: None for session in ended for listener in (session.listener,) if not listener.local})
 
     def _is_void(self, user: str) -> bool:
         principal, _, number = user.rpartition("#")

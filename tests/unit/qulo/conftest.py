@@ -103,6 +103,7 @@ def running_qulod(place: Path, **settings: str) -> Iterator[tuple[subprocess.Pop
         "listen": "tcp://127.0.0.1:0",
         "publish": "tcp://127.0.0.1:0",
         "heartbeat": "200ms",
+        "curve": "off",
     }
     values |= {
         "data_dir": f"{place}/data",

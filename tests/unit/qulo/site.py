@@ -68,6 +68,7 @@ class Site:
             "listen": ports["listen"],
             "publish": ports["publish"],
             "heartbeat": HEARTBEAT,
+            "curve": "off",
             **keys,
         }
         if program == "qagent":

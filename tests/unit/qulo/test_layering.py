@@ -51,6 +51,9 @@ ONLY = {"zmq": "net", "sqlite3": "store"}
 # (file, module): why this one is imported inside a function.
 INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("qulo/cli/hub.py", "qulo.sync"): "ZeroMQ is loaded by verbs that talk to a hub, not by `qulo --version`",
+    ("qulo/cli/hub.py", "qulo.config"): "as above, for YAML",
+    ("qulo/cli/join.py", "qulo.client.joined"): "as above",
+    ("qulo/cli/token.py", "qulo.config.kinds"): "as above, for YAML",
 }
 
 

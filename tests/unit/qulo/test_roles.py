@@ -70,6 +70,7 @@ class Role:
             "pid_file": str(self.pid_file),
             "log_file": f"{self.place}/{self.program}.log",
             "heartbeat": "300ms",
+            "curve": "off",
         }
         if self.program != "qagent":
             values |= {"listen": "tcp://127.0.0.1:0", "publish": "tcp://127.0.0.1:0"}

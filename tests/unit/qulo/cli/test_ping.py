@@ -42,7 +42,7 @@ def agent(hub: Hub, short_place: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A qagent whose master is the hub."""
     config = short_place / "qagent.yaml"
     values = {"name": HOST, "master": hub.addresses["listen"], "local": f"ipc://{short_place}/agent.sock"}
-    values |= {"data_dir": f"{short_place}/data", "heartbeat": "200ms"}
+    values |= {"data_dir": f"{short_place}/data", "heartbeat": "200ms", "curve": "off"}
     values |= {each: f"{short_place}/qagent.{each[:3]}" for each in ("pid_file", "log_file")}
     config.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
     process = hub.start("qagent", "-f", "-c", str(config))

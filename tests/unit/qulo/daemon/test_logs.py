@@ -110,7 +110,7 @@ def test_a_syslog_that_went_away_is_said_once_in_the_log(place: Path) -> None:
     syslog.bind(f"{place}/dev-log")
     with syslog:
         run(
-            "os.unlink(logs.DEV_LOG); it._handlers[1].socket.close(); log.error('one'); log.error('two')",
+            "os.unlink(logs.DEV_LOG); it._handlers[-1].socket.close(); log.error('one'); log.error('two')",
             place,
         )
     found = [line.split(" ", 2)[2] for line in lines(place)]

@@ -60,6 +60,7 @@ def test_what_is_made_is_private_except_for_what_others_have_to_read(toy: Toy) -
         "toy.pid": 0o644,
         "toy.state": 0o644,
         "toy.log": 0o640,
+        "qmaster.audit.log": 0o640,
     }
 
 

@@ -22,7 +22,7 @@ from qulo.protocol.link import Identity, Link
 from qulo.protocol.ports import Limits, Note
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
-from qulo.protocol.session import Listener, Session
+from qulo.protocol.session import Session
 from qulo.protocol.tracker import Item, Tracker
 from tests.unit.qulo.protocol.fake_link import Connection, Dialler, Program
 
@@ -113,12 +113,12 @@ class Host:
             for prefix in connection.installed:
                 self.hub.subscription_received(connection.listener, "", b"\x00" + prefix, self.net.now)
 
-    def rebind(self, listeners: list[Listener]) -> None:
-        """Their PUB is closed and bound anew: every peer notices, and connects again."""
-        for listener in listeners:
+    def rebind(self) -> None:
+        """Every PUB is closed and bound anew: peers notice, and connect again."""
+        for listener in (self.local, self.remote):
             self.hub.pub_lost(listener)
-            for connection in [c for c in self.connections.values() if c.listener is listener]:
-                connection.dialler.fail(Disconnected("the PUB was closed"))
+        for connection in list(self.connections.values()):
+            connection.dialler.fail(Disconnected("the PUB was closed"))
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """A frame at the ROUTER."""

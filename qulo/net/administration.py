@@ -1,0 +1,163 @@
+"""What the administrators of a hub's host ask of it, on `$qulo.local.admin.>`; and enrolment.
+
+Each is a request with a map and answers a map; `qulo token`, `qulo keys` and `qulo auth` make them. The core has
+authorised the asker before anything here runs: root or the hub's own user over ipc://, and a token for enrolment.
+Every change is a line of the audit log.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qulo.errors import UsageError
+from qulo.net import token
+from qulo.net.curve import Key, fingerprint
+from qulo.net.keys import TOKEN, Keys
+from qulo.protocol import topics
+from qulo.protocol.hub import Hub
+from qulo.protocol.permissions import ADMIN, ENROL, VERBS
+from qulo.protocol.ports import SystemHandler
+from qulo.protocol.reception import principal_of
+from qulo.protocol.session import Session
+
+# A token that is good for longer than this is a password.
+MAX_EXPIRES = 30 * 86400.0
+MAX_USES = 10_000
+
+_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
+
+Argument = dict[str, Any]
+
+
+class Administration:
+    """Answers for one hub. `revoked(name)` is called when a key counts no more."""
+
+    def __init__(self, hub: Hub, keys: Keys, master: Key, listen: str, revoked: Callable[[str], None]) -> None:
+        self._hub = hub
+        self._keys = keys
+        self._master = master
+        self._listen = listen
+        self._revoked = revoked
+        verbs: dict[str, SystemHandler] = {
+            f"{ADMIN}.keys.ls": self._list,
+            f"{ADMIN}.keys.show": self._show,
+            f"{ADMIN}.keys.accept": self._accept,
+            f"{ADMIN}.keys.reject": self._reject,
+            f"{ADMIN}.keys.revoke": self._revoke,
+            f"{ADMIN}.keys.delete": self._delete,
+            f"{ADMIN}.token.new": self._new_token,
+            f"{ADMIN}.token.ls": self._list_tokens,
+            f"{ADMIN}.token.rm": self._drop_token,
+            ENROL: self._enrol,
+        }
+        hub.system |= verbs
+
+    # -- keys
+
+    def _list(self, asker: Session, argument: Argument) -> Argument:
+        return {"keys": self._keys.rows()}
+
+    def _show(self, asker: Session, argument: Argument) -> Argument:
+        return self._keys.show(_word(argument, "key"))
+
+    def _accept(self, asker: Session, argument: Argument) -> Argument:
+        name = _word(argument, "name")
+        key = self._keys.accept(_word(argument, "key"), name)
+        return self._did(asker, "keys.accept", name, f"key {fingerprint(key)}")
+
+    def _reject(self, asker: Session, argument: Argument) -> Argument:
+        key = self._keys.reject(_word(argument, "key"))
+        return self._did(asker, "keys.reject", fingerprint(key), "")
+
+    def _revoke(self, asker: Session, argument: Argument) -> Argument:
+        name = self._keys.revoke(_word(argument, "key"))
+        self._revoked(name)
+        return self._did(asker, "keys.revoke", name, "")
+
+    def _delete(self, asker: Session, argument: Argument) -> Argument:
+        name = self._keys.delete(_word(argument, "key"))
+        if name is not None:
+            self._revoked(name)
+        return self._did(asker, "keys.delete", name or _word(argument, "key"), "")
+
+    # -- tokens
+
+    def _new_token(self, asker: Session, argument: Argument) -> Argument:
+        name = argument.get("name")
+        expires, uses = float(argument["expires"]), int(argument["uses"])
+        if not 1 <= expires <= MAX_EXPIRES:
+            raise UsageError(f"a token can be good for 1 s to {MAX_EXPIRES / 86400:g} days")
+        if not 1 <= uses <= MAX_USES:
+            raise UsageError(f"a token can be good for 1 to {MAX_USES} keys")
+        if name is not None and uses != 1:
+            raise UsageError("a token with a name is good for one key: names belong to one key each")
+        addresses = tuple(argument.get("addresses") or [_reachable(self._listen)])
+        if not all(type(each) is str and topics_free(each) for each in addresses):
+            raise UsageError("an address is tcp://HOST:PORT")
+        key = self._keys.new_ticket(None if name is None else str(name), expires, uses)
+        text = token.encode(token.Token(addresses, self._master.public, key))
+        token.decode(text)  # what nobody could use is refused here
+        ticket = self._keys.tickets[key.public]
+        for_whom = f"for {name}" if name else "for any name"
+        self._did(asker, "token.new", ticket.id, f"{for_whom}, {uses} uses, {expires:g} s")
+        return {"token": text, "id": ticket.id, "addresses": list(addresses), "expires": ticket.expires}
+
+    def _list_tokens(self, asker: Session, argument: Argument) -> Argument:
+        now = time.time()
+        tickets = [ticket for ticket in self._keys.tickets.values() if ticket.expires > now]
+        return {
+            "tokens": [
+                {"id": ticket.id, "name": ticket.name, "expires": ticket.expires, "uses": ticket.uses}
+                for ticket in tickets
+            ]
+        }
+
+    def _drop_token(self, asker: Session, argument: Argument) -> Argument:
+        which = _word(argument, "id")
+        self._keys.drop_ticket(which)
+        return self._did(asker, "token.rm", which, "")
+
+    def _enrol(self, asker: Session, argument: Argument) -> Argument:
+        key = argument["key"]
+        if type(key) is not str or not _Z85.match(key):
+            raise UsageError("a key is 40 characters of Z85")
+        ticket = principal_of(asker.user).removeprefix(TOKEN)
+        name = self._keys.enrol(ticket, key.encode(), _word(argument, "name"))
+        self._did(asker, "enrol", name, f"key {fingerprint(key.encode())}")
+        return {"name": name}
+
+    def _did(self, asker: Session, verb: str, on: str, why: str) -> Argument:
+        self._hub.audit(asker, verb, on, True, why, time.monotonic())
+        return {"done": on}
+
+
+def explain(hub: Hub, argument: Argument) -> Argument:
+    """Which rule decides whether `name` may `verb` on `topic`?"""
+    name, verb, topic = (_word(argument, word) for word in ("name", "verb", "topic"))
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb {verb!r}; there are {', '.join(VERBS)}")
+    topics.check_pattern(topic)
+    decision = hub.explain(name, verb, topic)
+    return {"allowed": decision.allowed, "rule": str(decision.rule or "no rule allows it")}
+
+
+def topics_free(address: str) -> bool:
+    """Has the address a form that can be dialled?"""
+    return re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}", address) is not None
+
+
+def _reachable(listen: str) -> str:
+    """The address that other hosts dial, for the one that is bound: all interfaces become this host's name."""
+    host, _, port = listen.removeprefix("tcp://").rpartition(":")
+    return f"tcp://{socket.getfqdn() if host in ('0.0.0.0', '*', '[::]') else host}:{port}"
+
+
+def _word(argument: Argument, name: str) -> str:
+    value = argument[name]
+    if type(value) is not str or not value:
+        raise UsageError(f"{name} is a word")
+    return value
