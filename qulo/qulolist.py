@@ -253,6 +253,8 @@ def _headline(hub: Mapping[str, Any]) -> str:
     if not hub["authority"]:
         role += "connected" if hub["upstream"] else "away"
     blocked = ", holding publishers back" if hub["blocked"] else ""
+    if hub.get("executor") == "lost":  # a hub of another version may not say
+        blocked += ", its executor is lost"
     return (
         f"{_clean(hub['name'])}: qulo {_clean(hub['version'])}, {role}{blocked};"
         f" {hub['peers']} connected, {hub['topics']} topics"

@@ -37,11 +37,15 @@ knows, also those that are gone (it remembers the last 1000), that match
 TARGET and did not answer; with when the hub last heard them and their state
 (`qulolist --help` explains states).
 
+"its executor is lost": that host's messaging works, but its agent has to be
+restarted before jobs can run there.
+
 TARGET is a shell pattern on names; quote it. A name that is no pattern ends
 the wait as soon as that host has answered.
 
 --json: one object per line; "type" is reply, missing, or, last, statistics.
-Times are in ms, "seen" is in seconds ago.
+Times are in ms, "seen" is in seconds ago. "executor" is ok, lost, or null for
+a host that has none.
 
 exit status:
   0  all are there
@@ -80,6 +84,8 @@ class _Answer:
     name: str
     version: str
     at: float
+    executor: str | None
+    """Of an agent, by its own word: "ok" or "lost"."""
 
 
 @dataclass(slots=True)
@@ -125,9 +131,12 @@ class _Round:
         self.names.add(answer.name)
         self.times.append(took)
         if self.arguments.json:
-            _print_json("reply", name=answer.name, version=answer.version, time=round(took, 3))
+            _print_json(
+                "reply", name=answer.name, version=answer.version, executor=answer.executor, time=round(took, 3)
+            )
         else:
-            _print(f"{body.to_line(answer.name)} time={took:.2f} ms")
+            lost = red("  its executor is lost") if answer.executor == "lost" else ""
+            _print(f"{body.to_line(answer.name)} time={took:.2f} ms{lost}")
 
     def look_for_missing(self, bus: Bus) -> None:
         """Ask the hub which agents there should be."""
@@ -185,7 +194,15 @@ def _fetch(bus: Bus, timeout: float, answers: queue.SimpleQueue[_Answer | QuloEr
         for answer in bus.request_many(_PING, timeout=timeout):
             at = time.monotonic()
             fields = answer if isinstance(answer, dict) else {}  # another program's: it may be anything
-            answers.put(_Answer(str(fields.get("name", "?")), str(fields.get("version", "")), at))
+            executor = fields.get("executor")
+            answers.put(
+                _Answer(
+                    name=str(fields.get("name", "?")),
+                    version=str(fields.get("version", "")),
+                    at=at,
+                    executor=None if executor is None else str(executor),
+                )
+            )
         answers.put(None)
     except QuloError as error:
         answers.put(error)

@@ -19,7 +19,7 @@ from typing import Any
 
 from qulo.config import places, rules
 from qulo.config.kinds import IPC_PATH_MAX, NAME, Kind, shown, split_tcp
-from qulo.config.places import Found, Place, client_urls, data_dir, last_resort, runtime_problem
+from qulo.config.places import ACCOUNT, STAYS_ROOT, Found, Place, client_urls, data_dir, last_resort, runtime_problem
 from qulo.config.reading import NULLS, Given, read_environ, read_file, read_overrides
 from qulo.config.settings import Change, Settings
 from qulo.config.table import OPTIONS, PROGRAMS, Option, options_of
@@ -27,10 +27,12 @@ from qulo.errors import ConfigError
 from qulo.protocol.permissions import DEFAULT
 
 __all__ = [
+    "ACCOUNT",
     "IPC_PATH_MAX",
     "NAME",
     "OPTIONS",
     "PROGRAMS",
+    "STAYS_ROOT",
     "Change",
     "Settings",
     "client_urls",

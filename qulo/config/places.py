@@ -18,6 +18,15 @@ from typing import Any, NamedTuple
 
 from qulo.errors import ConfigError
 
+# Whom a daemon becomes that root started, where the host has that account; conf/sysusers.d/qulo.conf makes it.
+ACCOUNT = "qulo"
+
+STAYS_ROOT = (
+    f"runs as root, because this host has no account {ACCOUNT}: make it (systemd-sysusers, with"
+    f" conf/sysusers.d/qulo.conf; or: useradd --system --user-group --home-dir /var/lib/qulo --shell /usr/sbin/nologin"
+    f" {ACCOUNT}) and restart, or configure `user: root`"
+)
+
 # In data_dir: where the master is and what it calls us, as the token that we joined with said.
 JOINED = "joined.json"
 JOINED_KEY = "joined.pub"  # and its public key
@@ -151,6 +160,13 @@ def default_name(place: Place) -> Found | str:
     if place.program == "qagent" and (name := joined(place).get("name")):
         return Found(str(name), _joined_file(place))
     return socket.gethostname().split(".")[0].lower()
+
+
+def default_user(place: Place) -> str | None:
+    try:
+        return pwd.getpwnam(ACCOUNT).pw_name if place.uid == 0 else None
+    except KeyError:
+        return None
 
 
 def for_hubs(text: str) -> Callable[[Place], str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from qulo.config import Change, Settings
 
@@ -28,9 +28,13 @@ class Event:
 class Control:
     """Iterate over it for events: `async for event in control`. It ends after "stop"."""
 
-    def __init__(self, on_ready: Callable[[Mapping[str, str]], None], token: str | None = None) -> None:
+    def __init__(
+        self, on_ready: Callable[[Mapping[str, str]], None], token: str | None = None, beside: Any = None
+    ) -> None:
         self.token = token
         """What `--join` was given."""
+        self.beside = beside
+        """What the program's `beside` returned: it was made with the privileges that are gone by now."""
         self.settings: Settings | None = None
         """Set by the role when it learned, while it started, what the configuration will say from now on."""
         self._on_ready = on_ready
@@ -38,10 +42,10 @@ class Control:
         self._over = False
 
     def ready(self, addresses: Mapping[str, str]) -> None:
-        """Everything is bound, at `addresses` (name to address); call it again when they change.
+        """Everything is bound, at `addresses` (name to address, or what else `-s status` shall say).
 
-        Whoever started the daemon is told now, so nothing that can fail may be left to do. Raises FileError
-        when the state file cannot be written, QuloError when whoever started the daemon is gone.
+        Call it again when they change. Whoever started the daemon is told now, so nothing that can fail may be left
+        to do. Raises FileError when the state file cannot be written, QuloError when whoever started it is gone.
         """
         self._on_ready(addresses)
 

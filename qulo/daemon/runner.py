@@ -1,7 +1,8 @@
 """From the command line to a running daemon, in the one order in which nothing fails out of sight.
 
     parse → configuration → readiness pipe, fork, setsid, fork → lock the PID file → directories
-    → drop privileges → logs → loop, and in it the role: context, store, bind → ready → the parent exits 0
+    → what runs beside it → drop privileges → logs → loop, and in it the role: context, store, bind → ready
+    → the parent exits 0
 
 A role is a `Program` and `def main() -> int: return runner.main(PROGRAM)`. Anything the role needs that must
 not be shared with a parent (zmq contexts, threads, databases) it makes in `serve`, never at import.
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qulo import config
@@ -43,6 +44,8 @@ class Program:
     serve: Serve
     joins: bool = False
     """Has --join TOKEN, which `serve` finds in its control."""
+    beside: Callable[[], object] | None = None
+    """Makes what needs the privileges that `serve` does not have any more; it gets the result as `control.beside`."""
 
 
 def main(program: Program, argv: Sequence[str] | None = None) -> int:
@@ -133,17 +136,18 @@ class _Start:
         signals.hold()
         logs = Logs(self.program.name, to_stderr=self.stays and settings.sources["log_file"] == "default")
         try:
-            self._prepare(settings, logs)
+            beside = self._prepare(settings, logs)
         except Exception as error:  # noqa: BLE001 - whoever started it has to hear of anything
             tell(Outcome(exits.code_of(error), (exits.text_of(error),)))
             return exits.code_of(error)
         try:
-            return self._serve(settings, logs, tell)
+            return self._serve(settings, logs, tell, beside)
         finally:
             state.remove(settings.pid_file)  # before the lock goes, which it does with the process
             logging.shutdown()
 
-    def _prepare(self, settings: Settings, logs: Logs) -> None:
+    def _prepare(self, settings: Settings, logs: Logs) -> object:
+        """What is done with all privileges, and giving them up; what the program made beside itself."""
         identity = privileges.identity(settings.user, settings.group)
         owner = None if identity is None else (identity.uid, identity.gid)
         directories.make(os.path.dirname(settings.pid_file), self.uid, owner)
@@ -152,14 +156,18 @@ class _Start:
         wanted = directories.wanted(settings, log_to_file=not logs.to_stderr)
         for path in wanted:
             directories.make(path, self.uid, owner, private=path == settings.data_dir)
+        beside = None if self.program.beside is None else self.program.beside()
         if identity is not None:
             privileges.drop(identity)
         directories.check_writable(wanted)
         logs.apply(settings)
+        return beside
 
-    def _serve(self, settings: Settings, logs: Logs, tell: Tell) -> int:
+    def _serve(self, settings: Settings, logs: Logs, tell: Tell, beside: object) -> int:
         name = self.program.name
         log.info("%s %s starts, PID %d, with %s", name, __version__, os.getpid(), settings.path or "defaults only")
+        if self.uid == 0 and settings.user is None:
+            log.warning("%s", config.STAYS_ROOT)
         supervisor = Supervisor(
             serve=self.program.serve,
             settings=settings,
@@ -168,6 +176,7 @@ class _Start:
             notifier=Notifier(self.environ),
             token=self.arguments.token,
             told_ready=lambda: tell(Outcome(exits.OK, tuple(logs.notes))),
+            beside=beside,
         )
         try:
             return asyncio.run(supervisor.run())

@@ -41,6 +41,8 @@ class Supervisor:
     notifier: Notifier
     told_ready: Callable[[], None]
     token: str | None = None
+    beside: Any = None
+    """For `Control`; this module knows nothing about it."""
     is_ready: bool = False
     pid_file: str = field(init=False)
     """The one that is locked, whatever a reload says."""
@@ -51,7 +53,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.pid_file = self.settings.pid_file
-        self._control = Control(self._ready, self.token)
+        self._control = Control(self._ready, self.token, self.beside)
 
     async def run(self) -> int:
         """Serve until told to end; the exit code. Raises what `serve` raised."""
@@ -82,7 +84,8 @@ class Supervisor:
         return exits.OK
 
     def _ready(self, addresses: Mapping[str, str]) -> None:
-        self.settings = self._control.settings or self.settings
+        if not self.is_ready and self._control.settings is not None:
+            self.settings = self._control.settings
         state.write(self.pid_file, addresses)
         if not self.is_ready:
             self.told_ready()

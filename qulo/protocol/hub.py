@@ -56,6 +56,7 @@ class Hub(Reception):
         self.upstream = upstream
         self.system: dict[str, SystemHandler] = {}
         self.is_host = False  # does this hub have an agent's duties, as qulod does?
+        self.executor = ""  # of an agent: "ok" or "lost"
         self.blocked = False
         self._draining = False
         self.rates: dict[str, float] = {}
@@ -478,7 +479,10 @@ class Hub(Reception):
 
     def pong(self) -> bytes:
         """What a host answers to a ping."""
-        data: bytes = wire.pack({"name": self.name, "version": self.version})
+        answer = {"name": self.name, "version": self.version}
+        if self.executor:
+            answer["executor"] = self.executor
+        data: bytes = wire.pack(answer)
         return data
 
     def _answer_system(self, session: Session, rid: int, request: Request) -> None:

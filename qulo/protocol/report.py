@@ -28,6 +28,7 @@ def report(hub: Hub, now: float) -> dict[str, Any]:
             "authority": hub.upstream is None,
             "upstream": None if hub.upstream is None else hub.upstream.connected,
             "blocked": hub.blocked,
+            "executor": hub.executor or None,  # an agent's: "ok" or "lost"
             "peers": len(hub.sessions),
             "topics": len(window.topics),
             "window_bytes": window.size,

@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "net": _BASE,
     "store": _BASE,
     "daemon": frozenset({"errors", "config", "_version"}),  # knows no messaging
-    "fleet": _BASE,
+    "fleet": _BASE | {"_version"},
     "client": _ROLE,
     "handover": _BASE,  # threads and the loop of the blocking front
     "sync": _ROLE | {"client", "handover"},  # the blocking front IS the client on a loop of its own
