@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -88,6 +89,8 @@ async def _daemon(
     """A daemon of ours in the foreground, and the state file it writes once it is ready."""
     files = {"data_dir": "data", "pid_file": "daemon.pid", "log_file": "daemon.log"}
     lines = {**settings, **{key: f"{directory}/{file}" for key, file in files.items()}}
+    if os.geteuid() == 0:
+        lines["user"] = "root"  # the default, qulo where that account exists, could not enter the directory
     config = directory / "config.yaml"
     config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
     async with _running([program(name), "-f", "-c", str(config)], directory) as process:

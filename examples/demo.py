@@ -36,6 +36,8 @@ data_dir: {place}/data
 pid_file: {place}/qulod.pid
 log_file: {place}/qulod.log
 """
+# Root's daemons become the user qulo where a host has that account; here they stay in a directory of root alone.
+AS_ROOT = "user: root\n"
 
 
 Argv = Sequence[str | Path]
@@ -65,7 +67,7 @@ def shown(argv: Argv) -> str:
 def daemon(place: Path, environ: Mapping[str, str]) -> Iterator[None]:
     """qulod, running in the background: the command returns when it is ready. Stopped at the end."""
     config = place / "qulod.yaml"
-    config.write_text(CONFIG.format(place=place))
+    config.write_text(CONFIG.format(place=place) + (AS_ROOT if os.geteuid() == 0 else ""))
     step("start the daemon", [BIN / "qulod", "-c", config], environ)
     try:
         yield

@@ -47,7 +47,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("accepted_keys", Kind(kinds.path), places.default_accepted, "directory of the accepted *.pub keys"),
     Option("permissions", Kind(str), None, "who may do what; default: whoever is let in may do all", live=True,
            nested=True),
-    Option("user", Kind(kinds.user), places.default_user, "run as this user (when started as root)"),
+    Option("user", Kind(kinds.user), places.default_user, "run as this user when started as root; null: qulo, where there is one"),
     Option("group", Kind(kinds.group), None, "run as this group; null: the user's own"),
     Option("pid_file", Kind(kinds.path), places.default_pid, "the PID file; its lock is what counts"),
     Option("log_file", Kind(kinds.path), places.default_log, "the log, or an existing directory for it", live=True),

@@ -50,11 +50,20 @@ def _make(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
         _make(path.parent, mode, None)  # only the last one is the daemon's own
     try:
         path.mkdir(mode=mode)
-        path.chmod(mode)  # the umask took part of it
-        if owner is not None:
-            os.chown(path, *owner)
+        _hand_over(path, mode, owner)
     except FileExistsError:
         if not path.is_dir():
             raise FileError(f"{path} is not a directory") from None
     except OSError as error:
         raise FileError(f"{path} cannot be made: {error.strerror}") from error
+
+
+def _hand_over(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
+    # Never by name: where `owner` may write, a link to something of root's could stand there by now.
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, mode)  # the umask took part of it
+        if owner is not None:
+            os.fchown(fd, *owner)
+    finally:
+        os.close(fd)

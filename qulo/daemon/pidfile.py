@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 from dataclasses import dataclass
 
@@ -67,10 +68,15 @@ def holder(path: str) -> int | None:
 
 
 def _open(path: str) -> int:
-    # No O_TRUNC, the lock comes first; no following of a link that somebody left in a shared directory.
+    # No O_TRUNC, the lock comes first; no following of a link that somebody left in a shared directory. The directory
+    # may be that of the user the daemon becomes: root must not change another file of that user's choice.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(path, flags, _MODE)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(fd)
+            raise FileError(f"{path} is not a file with one name: remove it")
         os.fchmod(fd, _MODE)  # the daemon's umask is stricter
     except OSError as error:
         raise FileError(f"{path} cannot be made: {error.strerror}") from error

@@ -110,6 +110,8 @@ def running_qulod(place: Path, **settings: str) -> Iterator[tuple[subprocess.Pop
         "pid_file": f"{place}/qulod.pid",
         "log_file": f"{place}/qulod.log",
     }
+    if os.getuid() == 0:
+        values["user"] = "root"  # the default, qulo where that account exists, could not enter the place
     values |= settings
     config = place / "qulod.yaml"
     config.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))

@@ -80,7 +80,7 @@ def test_a_directory_an_ordinary_user_cannot_write_to_is_said_by_the_command(qul
     sealed = hand_over(qulod.place / "sealed")
     sealed.chmod(0o555)
     value = sealed / "qulod.pid" if key == "pid_file" else sealed
-    qulod.configure(**{key: str(value)})
+    qulod.configure(user="null", **{key: str(value)})
     qulod.config.chmod(0o644)
     done = ordinary("qulod", "-c", str(qulod.config), HOME=str(qulod.place))
     assert (done.returncode, done.stdout) == (73, "")

@@ -43,6 +43,12 @@ def refused(text: str, program: str = "qmaster", *, tmp: Path, uid: int = 0) -> 
     return str(caught.value).replace(str(tmp / f"{program}.yaml"), "FILE")
 
 
+@pytest.fixture(autouse=True)
+def without_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host has no account for daemons, whatever the real one has."""
+    monkeypatch.setattr(config, "ACCOUNT", "nobody-has-this-account")
+
+
 # -- defaults
 
 
@@ -70,6 +76,20 @@ def test_without_xdg_variables_the_specifications_fallbacks_hold(tmp_path: Path)
     assert settings.pid_file == "/tmp/qulo-4711/qmaster.pid"
     assert settings.data_dir == "/home/ada/.local/share/qulo"
     assert settings.log_file == "/home/ada/.local/state/qulo/qmaster.log"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_root_becomes_qulo_where_the_host_has_that_account(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(program=program, tmp=tmp_path).user is None
+    monkeypatch.setattr(config, "ACCOUNT", "nobody")
+    settings = load(program=program, tmp=tmp_path)
+    assert (settings.user, settings.group, settings.sources["user"]) == ("nobody", None, "default")
+    assert load("user: null", program, tmp=tmp_path).user == "nobody"
+    assert load("user: root", program, tmp=tmp_path).user == "root"
+    assert load(program=program, tmp=tmp_path, uid=4711).user is None
+    assert re.search(r"^user: nobody +# default$", config.render(settings), flags=re.MULTILINE)
 
 
 def test_the_default_file_is_read_when_it_is_there_and_need_not_be(tmp_path: Path) -> None:

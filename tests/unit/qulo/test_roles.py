@@ -72,6 +72,8 @@ class Role:
             "heartbeat": "300ms",
             "curve": "off",
         }
+        if os.getuid() == 0:
+            values["user"] = "root"  # the default, qulo where that account exists, could not enter the place
         if self.program != "qagent":
             values |= {"listen": "tcp://127.0.0.1:0", "publish": "tcp://127.0.0.1:0"}
         values |= self.settings | more

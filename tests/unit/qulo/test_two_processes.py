@@ -187,7 +187,7 @@ def test_the_executor_has_its_socket_and_nothing_of_what_the_agent_has(agent: Ag
 @pytest.mark.skipif(os.getuid() == 0 and not SETPRIV, reason="root needs setpriv to start it as an ordinary user")
 def test_both_are_an_ordinary_users_when_no_root_started_them(agent: Agent) -> None:
     agent.settings.pop("user", None)
-    agent.configure()
+    agent.configure(user="null")
     agent.config.chmod(0o644)
     argv = [str(BIN / "qagent"), "-c", str(agent.config)]
     nobody = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -316,9 +316,7 @@ def executors_of(agent: Agent) -> list[int]:
 
 
 def test_without_its_executor_an_agent_serves_on_and_everybody_is_told(agent: Agent, place: Path) -> None:
-    master = Role(
-        place, "qmaster", {"listen": agent.settings["master"]} | ({"user": "root"} if os.getuid() == 0 else {})
-    )
+    master = Role(place, "qmaster", {"listen": agent.settings["master"]})
     master.configure()
     try:
         master.start()

@@ -44,6 +44,7 @@ def agent(hub: Hub, short_place: Path) -> Iterator[subprocess.Popen[bytes]]:
     values = {"name": HOST, "master": hub.addresses["listen"], "local": f"ipc://{short_place}/agent.sock"}
     values |= {"data_dir": f"{short_place}/data", "heartbeat": "200ms", "curve": "off"}
     values |= {each: f"{short_place}/qagent.{each[:3]}" for each in ("pid_file", "log_file")}
+    values |= {"user": "root"} if os.getuid() == 0 else {}  # the default could not enter the place
     config.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
     process = hub.start("qagent", "-f", "-c", str(config))
     until(lambda: _answers(hub))

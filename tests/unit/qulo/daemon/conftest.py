@@ -65,6 +65,8 @@ class Toy:
 
     def configure(self, more: str = "") -> None:
         """Write the configuration."""
+        if os.getuid() == 0 and "user:" not in more:
+            more += "user: root\n"  # the default, qulo where that account exists, could not enter the place
         self.config.write_text(
             f"local: ipc://{self.place}/run/toy.sock\ndata_dir: {self.place}/data\n"
             f"pid_file: {self.pid_file}\nlog_file: {self.log_file}\n{more}"

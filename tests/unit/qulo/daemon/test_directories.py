@@ -36,6 +36,18 @@ def test_what_is_in_the_way_or_not_possible_is_said(place: Path) -> None:
         directories.make("/proc/none/x", 0, None)
 
 
+def test_a_link_that_takes_a_new_directorys_place_leads_nowhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "precious").mkdir(mode=0o750)
+
+    def mkdir(path: Path, mode: int) -> None:
+        path.symlink_to(place / "precious")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(FileError, match="link cannot be made"):
+        directories.make(f"{place}/link", 0, (os.getuid(), os.getgid()), private=True)
+    assert (place / "precious").stat().st_mode & 0o777 == 0o750
+
+
 def test_a_directory_in_tmp_that_somebody_else_made_first_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,4 +103,11 @@ def test_a_file_that_cannot_be_made_or_is_a_link_is_refused(place: Path) -> None
     (place / "link.pid").symlink_to(place / "target")
     with pytest.raises(FileError, match="cannot be made"):
         pidfile.PidFile.lock(str(place / "link.pid"))
+    (place / "target").chmod(0o600)
+    os.link(place / "target", place / "hard.pid")
+    os.mkfifo(place / "fifo.pid")
+    for name in ("hard", "fifo"):
+        with pytest.raises(FileError, match="is not a file with one name"):
+            pidfile.PidFile.lock(str(place / f"{name}.pid"))
     assert (place / "target").read_text() == "precious"
+    assert (place / "target").stat().st_mode & 0o777 == 0o600

@@ -99,6 +99,7 @@ def test_a_start_after_kill_9_just_works(toy: Toy) -> None:
     [
         ("endpoint", 69, "qmaster: tcp://127.0.0.1:4711 is taken\n"),
         ("bug", 1, "qmaster: ValueError: a bug\n"),
+        ("beside-fails", 1, "qmaster: nothing beside it\n"),
         ("killed", 1, "qmaster: died before it was ready, without a word; see its log\n"),
     ],
 )
@@ -158,6 +159,42 @@ def test_a_directory_its_user_cannot_write_to_is_said(toy: Toy) -> None:
     code, _out, err = toy.run()
     assert code == 73
     assert f"{toy.place}/data is not writable for user" in err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_what_runs_beside_it_is_made_with_the_privileges_that_it_gives_up(toy: Toy) -> None:
+    toy.place.chmod(0o755)
+    (toy.place / "trace").touch()
+    (toy.place / "trace").chmod(0o666)
+    toy.configure("user: nobody\n")
+    assert toy.run(toy="beside") == (69, "", "qmaster: made by user 0\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has privileges to keep")
+def test_root_without_an_account_for_daemons_stays_root_and_says_so_once(toy: Toy) -> None:
+    toy.configure("user:\n")
+    toy.environ["TOY_ACCOUNT"] = "nobody-has-this-account"
+    toy.run()
+    assert toy.run("-s", "stop")[0] == 0
+    (line,) = [line for line in toy.log().splitlines() if " WARNING " in line]
+    for word in ("runs as root", "no account qulo", "systemd-sysusers", "useradd --system", "`user: root`"):
+        assert word in line
+    toy.configure("user: root\n")
+    toy.run()
+    assert toy.log().count("runs as root") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_root_becomes_the_account_for_daemons_without_being_told(toy: Toy) -> None:
+    toy.place.chmod(0o755)
+    (toy.place / "trace").touch()
+    (toy.place / "trace").chmod(0o666)
+    toy.configure("user:\n")
+    toy.environ["TOY_ACCOUNT"] = "nobody"
+    assert toy.run()[0] == 0
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{toy.pid()}/status").read_text().splitlines())
+    assert status["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+    assert "WARNING" not in toy.log()
 
 
 # -- signals and -s

@@ -12,10 +12,11 @@ import signal
 import sys
 from pathlib import Path
 
+from qulo import config
 from qulo.config import Settings
 from qulo.daemon import logs, runner, supervisor
 from qulo.daemon.control import Control, Event
-from qulo.errors import EndpointError
+from qulo.errors import EndpointError, QuloError
 
 BEHAVIOUR = os.environ.get("TOY", "")
 TRACE = Path(os.environ["TOY_TRACE"])
@@ -24,7 +25,7 @@ TRACE = Path(os.environ["TOY_TRACE"])
 async def serve(settings: Settings, control: Control) -> None:
     """Ready at once and obedient, unless TOY says otherwise."""
     trace(Event("reload", settings))
-    await _before_ready()
+    await _before_ready(control)
     control.ready({"listen": "tcp://127.0.0.1:4711", "local": settings.local})
     if BEHAVIOUR == "deaf":
         await asyncio.Event().wait()
@@ -36,7 +37,9 @@ async def serve(settings: Settings, control: Control) -> None:
             return
 
 
-async def _before_ready() -> None:
+async def _before_ready(control: Control) -> None:
+    if BEHAVIOUR == "beside":
+        raise EndpointError(str(control.beside))
     if BEHAVIOUR == "endpoint":
         async with asyncio.TaskGroup():
             raise EndpointError("tcp://127.0.0.1:4711 is taken")
@@ -46,6 +49,13 @@ async def _before_ready() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     while BEHAVIOUR.startswith("/") and not os.path.exists(BEHAVIOUR):  # noqa: ASYNC110, ASYNC240 - a file is all there is
         await asyncio.sleep(0.01)
+
+
+def beside() -> object:
+    """What is made before privileges are dropped; it fails when TOY says so."""
+    if BEHAVIOUR == "beside-fails":
+        raise QuloError("nothing beside it")
+    return f"made by user {os.getuid()}"
 
 
 def trace(event: Event) -> None:
@@ -58,4 +68,5 @@ def trace(event: Event) -> None:
 if __name__ == "__main__":
     logs.DEV_LOG = os.environ["TOY_SYSLOG"]
     supervisor.STOP_GRACE = 0.2
-    sys.exit(runner.main(runner.Program("qmaster", "the hub of a site", serve)))
+    config.ACCOUNT = os.environ.get("TOY_ACCOUNT", config.ACCOUNT)
+    sys.exit(runner.main(runner.Program("qmaster", "the hub of a site", serve, beside)))

@@ -18,6 +18,10 @@ from qulo.fleet.handle import Executor
 PATIENCE = 10.0
 
 
+# The id of questions that nobody else asks.
+_MARK = 2**32 - 1
+
+
 @dataclass(slots=True)
 class Peer:
     """What a network process, or somebody who has taken it over, can do with its end."""
@@ -37,9 +41,10 @@ class Peer:
 
     def dropped(self) -> int:
         """How many messages it has not answered, by its own count."""
-        number, code, value = self.ask(4711, "ping", None)
-        assert (number, code) == (4711, "")
-        return int(value["dropped"])
+        self.send([_MARK, "ping", None])
+        while (answer := self.receive())[0] != _MARK:
+            pass  # of something that was asked before
+        return int(answer[2]["dropped"])
 
     def proc(self, name: str) -> Path:
         return Path(f"/proc/{self.process.pid}/{name}")
