@@ -166,6 +166,7 @@ CASES: tuple[Case, ...] = (
         IdleAgent(10.0),  # the kernel counts CPU in ticks of 10 ms: 10 s tells 0.1 % of a core apart
         (
             Row("rss_mb", "idle qagent, resident memory", "MB", Target(35, at_least=False, unit="MB")),
+            Row("executor_mb", "its executor, resident memory", "MB"),
             Row("cpu_percent", "idle qagent, share of one core", "%", Target(0.5, at_least=False, unit="%")),
         ),
     ),

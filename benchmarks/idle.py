@@ -26,21 +26,22 @@ _UTIME, _STIME, _RSS = 11, 12, 21
 
 
 async def idle_agent(seconds: float) -> dict[str, float]:
-    """Resident MB and per cent of a core, over `seconds`, of a qagent and whatever processes it starts."""
+    """Resident MB of a qagent and of its executor, and per cent of a core that both take, over `seconds`."""
     async with qulod(curve=False) as master, qagent(master) as agent:
         await asyncio.sleep(_CALM_DOWN)
         before, started = _usage(agent.pid)[0], time.monotonic()
         await asyncio.sleep(seconds)
-        after, resident = _usage(agent.pid)
+        after, (resident, *others) = _usage(agent.pid)
         elapsed = time.monotonic() - started
-    return {"rss_mb": resident / 1e6, "cpu_percent": 100 * (after - before) / elapsed}
+    percent = 100 * (after - before) / elapsed
+    return {"rss_mb": resident / 1e6, "executor_mb": sum(others) / 1e6, "cpu_percent": percent}
 
 
-def _usage(pid: int) -> tuple[float, int]:
-    """CPU seconds and resident bytes of a process and its descendants."""
+def _usage(pid: int) -> tuple[float, list[int]]:
+    """CPU seconds of a process and its descendants, and the resident bytes of each, its own first."""
     stats = [_stat(each) for each in _family(pid)]
     ticks = sum(int(stat[_UTIME]) + int(stat[_STIME]) for stat in stats)
-    return ticks / _TICKS, sum(int(stat[_RSS]) for stat in stats) * _PAGE
+    return ticks / _TICKS, [int(stat[_RSS]) * _PAGE for stat in stats]
 
 
 def _family(pid: int) -> Iterator[int]:

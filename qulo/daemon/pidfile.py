@@ -77,7 +77,8 @@ def _open(path: str) -> int:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             os.close(fd)
             raise FileError(f"{path} is not a file with one name: remove it")
-        os.fchmod(fd, _MODE)  # the daemon's umask is stricter
+        if stat.S_IMODE(found.st_mode) != _MODE:  # root without its capabilities may do this to its own files only
+            os.fchmod(fd, _MODE)  # the daemon's umask is stricter
     except OSError as error:
         raise FileError(f"{path} cannot be made: {error.strerror}") from error
     return fd
