@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import pwd
@@ -38,8 +37,6 @@ SETPRIV = shutil.which("setpriv")
 @dataclass(slots=True)
 class Agent(Role):
     """A qagent, and its executor."""
-
-    executors: list[int] | None = None
 
     @property
     def executor(self) -> int:
@@ -243,34 +240,59 @@ def test_in_the_foreground_a_ctrl_c_for_the_whole_group_ends_both_in_order(agent
     assert "ERROR" not in agent.log
 
 
-def test_a_second_start_leaves_the_first_ones_executor_and_none_of_its_own(agent: Agent) -> None:
-    pid = agent.start()
-    executor = agent.executor
-    for _ in range(3):
-        assert agent.run()[0] == 69
-    assert (agent.pid, children_of(pid)) == (pid, [executor])  # the lock is still held: fork and exec left it alone
-    assert executors_of(agent) == [executor]
-    assert lives(executor)
+# qagent, which notes the PID of each executor that it starts.
+_RECORDING = """
+import sys
+from dataclasses import replace
+from qulo import qagent
+def start():
+    executor = qagent.Executor.start()
+    with open(record, "a") as file:
+        file.write(f"{executor.pid}\\n")
+    return executor
+record = sys.argv.pop(1)
+qagent.PROGRAM = replace(qagent.PROGRAM, beside=start)
+sys.exit(qagent.main())
+"""
 
 
-def test_of_ten_starts_at_once_one_executor_is_left(agent: Agent) -> None:
-    argv = [str(BIN / "qagent"), "-c", str(agent.config)]
-    starts = [subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(10)]
+def recording(agent: Agent, *args: str) -> subprocess.Popen[bytes]:
+    """Start the agent; `recorded` tells of which executors."""
+    argv = [sys.executable, "-c", _RECORDING, f"{agent.place}/executors", "-c", str(agent.config), *args]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def recorded(agent: Agent) -> list[int]:
+    return [int(line) for line in (agent.place / "executors").read_text().splitlines()]
+
+
+def test_a_second_start_leaves_the_first_ones_executor_and_makes_none(agent: Agent) -> None:
+    assert recording(agent).wait(30) == 0
+    pid = agent.pid
+    assert [recording(agent).wait(30) for _ in range(3)] == [69] * 3
+    assert agent.pid == pid  # the lock is still held: fork and exec left it alone
+    assert recorded(agent) == children_of(pid) == [agent.executor]
+    assert lives(agent.executor)
+
+
+def test_of_ten_starts_at_once_one_makes_an_executor(agent: Agent) -> None:
+    starts = [recording(agent) for _ in range(10)]
     assert sorted(start.wait(60) for start in starts) == [0] + [69] * 9
-    assert executors_of(agent) == children_of(agent.pid) == [agent.executor]
+    assert recorded(agent) == children_of(agent.pid) == [agent.executor]
 
 
 @pytest.mark.parametrize("how", [(), ("-f",)], ids=["background", "foreground"])
 def test_a_start_that_fails_later_leaves_no_executor(agent: Agent, how: tuple[str, ...]) -> None:
-    before = mine()
     (agent.place / "log" / "qagent.log").mkdir(parents=True)
     agent.configure(log_file=f"{agent.place}/log")  # found before the loop runs
-    assert agent.run(*how)[0] == 73
+    assert recording(agent, *how).wait(30) == 73
     with socket.create_server(("127.0.0.1", 0)) as taken:  # found in it
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         agent.configure(listen=endpoint, publish="tcp://127.0.0.1:0")
-        assert agent.run(*how)[0] == 69
-    until(lambda: mine() == before)
+        assert recording(agent, *how).wait(30) == 69
+    assert len(recorded(agent)) == 2
+    for executor in recorded(agent):
+        ends_at_once(executor)
 
 
 @pytest.mark.parametrize("how", [(), ("-f",)], ids=["background", "foreground"])
@@ -284,32 +306,6 @@ def test_an_executor_that_does_not_start_is_said_by_the_command(agent: Agent, ho
     )
     assert not agent.pid
     assert "did not start: the executor does not start" in agent.log
-
-
-def mine() -> set[int]:
-    """Executors of agents that this process started, and those that were left by them."""
-    return {pid for pid in _executors() if os.getsid(pid) == pid and _started_here(pid)}
-
-
-def _executors() -> list[int]:
-    found = []
-    for comm in Path("/proc").glob("[0-9]*/comm"):
-        with contextlib.suppress(OSError):
-            if comm.read_text() == "qagent-executor\n" and lives(int(comm.parent.name)):
-                found.append(int(comm.parent.name))
-    return found
-
-
-def _started_here(pid: int) -> bool:
-    """By this interpreter: other checkouts on this machine may have executors, too."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == os.fsencode(sys.executable)
-    return False
-
-
-def executors_of(agent: Agent) -> list[int]:
-    """Executors whose socket's other end the agent has, and those whose agent is gone."""
-    return [pid for pid in _executors() if status_of(pid)["PPid"][0] in (f"{agent.pid}", "1") and _started_here(pid)]
 
 
 # -- life without
