@@ -46,7 +46,7 @@ def refused(text: str, program: str = "qmaster", *, tmp: Path, uid: int = 0) -> 
 @pytest.fixture(autouse=True)
 def without_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """This host has no account for daemons, whatever the real one has."""
-    monkeypatch.setattr(config, "ACCOUNT", "nobody-has-this-account")
+    monkeypatch.setattr(places, "ACCOUNT", "nobody-has-this-account")
 
 
 # -- defaults
@@ -83,7 +83,7 @@ def test_root_becomes_qulo_where_the_host_has_that_account(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load(program=program, tmp=tmp_path).user is None
-    monkeypatch.setattr(config, "ACCOUNT", "nobody")
+    monkeypatch.setattr(places, "ACCOUNT", "nobody")
     settings = load(program=program, tmp=tmp_path)
     assert (settings.user, settings.group, settings.sources["user"]) == ("nobody", None, "default")
     assert load("user: null", program, tmp=tmp_path).user == "nobody"
@@ -250,7 +250,7 @@ def test_without_curve_nothing_but_loopback_is_bound(address: str, tmp_path: Pat
 def test_without_curve_no_remote_master_is_dialled(tmp_path: Path) -> None:
     text = "curve: off\nmaster: [tcp://127.0.0.1:1, tcp://hub.example.net:7370]"
     assert "tcp://hub.example.net:7370 is not loopback and curve is off" in refused(text, "qagent", tmp=tmp_path)
-    settings = load(f"{text}\ncurve: on\nmaster_key: '{KEY}'", "qagent", tmp=tmp_path)
+    settings = load(f"{text.removeprefix('curve: off')}\nmaster_key: '{KEY}'", "qagent", tmp=tmp_path)
     assert settings.master_key == KEY
 
 

@@ -12,8 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from qulo import config
-from qulo.config import Settings
+from qulo.config import Settings, places
 from qulo.daemon import logs, runner, supervisor
 from qulo.daemon.control import Control, Event
 from qulo.errors import EndpointError, QuloError
@@ -68,5 +67,5 @@ def trace(event: Event) -> None:
 if __name__ == "__main__":
     logs.DEV_LOG = os.environ["TOY_SYSLOG"]
     supervisor.STOP_GRACE = 0.2
-    config.ACCOUNT = os.environ.get("TOY_ACCOUNT", config.ACCOUNT)
-    sys.exit(runner.main(runner.Program("qmaster", "the hub of a site", serve, beside)))
+    places.ACCOUNT = os.environ.get("TOY_ACCOUNT", places.ACCOUNT)
+    sys.exit(runner.main(runner.Program("qmaster", "the hub of a site", serve, beside=beside)))
