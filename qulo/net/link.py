@@ -1,7 +1,7 @@
 """A link on real sockets: dials a hub with DEALER and SUB, and drives `protocol.link`.
 
 libzmq never reconnects behind our back (RECONNECT_IVL=-1): on loss both sockets are closed and new ones opened,
-after a jittered pause, at the next of the hub's addresses, each resolved anew. Then HELLO says what had come.
+after a jittered pause, at the next of the hub's addresses, each looked up anew. Then HELLO says what had come.
 No ZMTP heartbeats: they abort the process after a stall (libzmq#3937); ours go over both sockets.
 """
 
@@ -22,6 +22,7 @@ from zmq.utils.monitor import parse_monitor_message
 from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
 from qulo.net.curve import Key, fingerprint
 from qulo.net.ids import make_instance
+from qulo.net.resolve import resolve
 from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
 from qulo.protocol import events
 from qulo.protocol import link as core
@@ -96,6 +97,7 @@ class LinkDriver:
         self.error: QuloError | None = None  # why the last attempt failed
         self.failures: dict[str, str] = {}  # by address, why its last attempt failed
         self.url = self.urls[0]
+        self._dialled = self.url  # with its name looked up
         self.disconnected: Callable[[], None] = _nothing
         self.refused: Callable[[QuloError], None] = _ignore
         self.attempts = 0
@@ -148,9 +150,10 @@ class LinkDriver:
         """One connection, from dialling to its loss; True if it ever was up."""
         self._lost.clear()
         try:
+            self._dialled = await self._numeric()
             self._dial()
-        except zmq.ZMQError as error:
-            self._fail(Disconnected(f"{self.url}: {error.strerror}"))
+        except OSError as error:
+            self._fail(Disconnected(f"{self.url}: {error.strerror or error}"))
             self._drop()
             return False
         giving_up = self._loop.call_later(GREETING, self._greeting_late)
@@ -162,6 +165,19 @@ class LinkDriver:
         self._log_loss(was_up)
         self._drop()
         return was_up
+
+    async def _numeric(self) -> str:
+        """The address to dial: `url` with its name looked up, each of several addresses in its turn. Raises OSError."""
+        if not self.url.startswith("tcp://"):
+            return self.url
+        host, _, port = self.url.removeprefix("tcp://").rpartition(":")
+        try:
+            async with asyncio.timeout(GREETING):  # not wait_for, which can lose a cancellation
+                found = await resolve(host.strip("[]"))
+        except TimeoutError:
+            raise OSError(f"the name {host} was not found within {GREETING:g} s") from None
+        address = found[(self.attempts // len(self.urls)) % len(found)]
+        return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
     def _log_loss(self, was_up: bool) -> None:
         """A loss is always worth a warning; an agent's failed attempts are, when the reason is a new one."""
@@ -179,7 +195,7 @@ class LinkDriver:
         dealer = self._open(zmq.DEALER)
         self._sockets = _Sockets(dealer)
         self._monitor(dealer)
-        dealer.connect(self.url)
+        dealer.connect(self._dialled)
         dealer.start(receive_bytes, self._frame, self.flush)
         self._heard = time.monotonic()
         self._push(self.link.hello(make_instance()))  # refused when the connection has failed already
@@ -188,7 +204,7 @@ class LinkDriver:
     def _open(self, kind: int) -> Socket:
         options: dict[int, object] = {zmq.RECONNECT_IVL: -1}
         if self.url.startswith("tcp://"):
-            options[zmq.IPV6] = int("[" in self.url)
+            options[zmq.IPV6] = int("[" in self._dialled)
             if self._security is not None:
                 options[zmq.CURVE_SERVERKEY] = self._security.server
                 options[zmq.CURVE_PUBLICKEY] = self._security.key.public
@@ -342,7 +358,7 @@ class LinkDriver:
         sub = self._open(zmq.SUB)
         self._sockets.sub = sub
         self._monitor(sub)
-        sub.connect(_publish_url(self.url, event.publish))
+        sub.connect(_publish_url(self._dialled, event.publish))
         sub.start(receive_bytes, self._pub_frame, self.flush)
         sub.set(zmq.SUBSCRIBE, session_key(event.token))
         self._heard_pub = time.monotonic()

@@ -219,12 +219,23 @@ class Service:
         elif kind == "dump":
             log.info("state: %s", json.dumps(self._report(None, {}), separators=(",", ":")))
         elif kind == "drain":
-            if not await self._server.drain(self.settings.drain_timeout):
-                log.warning("stopping although not every peer has acknowledged everything")
+            await self._drain(time.monotonic() + self.settings.drain_timeout)
             return False
         elif kind == "stop":
             return False
         return True
+
+    async def _drain(self, deadline: float) -> None:
+        """Below first: what programs are still sending is to go up as well."""
+        if not await self._server.drain(deadline - time.monotonic()):
+            log.warning("stopping although not every peer has acknowledged everything")
+        driver = self._driver
+        if driver is None:
+            return
+        driver.beat()  # its answer acknowledges what nobody else would ask about
+        while not driver.link.settled and time.monotonic() < deadline:
+            driver.flush()
+            await asyncio.sleep(0.01)
 
     async def _reload(self, settings: Settings) -> None:
         """Take over what can change while running; the runner has said what cannot."""
@@ -249,6 +260,8 @@ class Service:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._driver is not None:
             await self._driver.close()
+            if unsent := self._driver.link.channel.count_messages():
+                log.error("stopped with %d messages that the master has not acknowledged: they may be lost", unsent)
         self._server.flush()
         self._server.close()
         self._context.term()

@@ -68,6 +68,7 @@ class Hub(Reception):
         self._above_size = 0
         self._above_lost: set[str] = set()
         self._waiting_above: dict[str, list[Subscription]] = {}
+        self._ticked = 0.0  # when tick was called last
         self._sampled: tuple[float, dict[str, int]] = (0.0, {})
 
     # -- what the driver calls
@@ -113,6 +114,11 @@ class Hub(Reception):
 
     def tick(self, now: float) -> None:
         """Time has passed: call it a few times per heartbeat."""
+        stalled = now - self._ticked if self._ticked else 0.0
+        self._ticked = now
+        if stalled > self.limits.heartbeat:  # we were stalled, not they: what they sent is still to be read
+            for session in self.sessions.values():
+                session.heard = min(now, session.heard + stalled)
         for session in list(self.sessions.values()):
             silence = now - session.heard
             if silence > self.limits.session_timeout:

@@ -304,3 +304,15 @@ def test_garbage_is_answered_ten_times_and_then_now_and_then() -> None:
     assert answered == 10
     hub.frame_received(listener, b"r", "me#1", "here", b"garbage", 99.0)
     assert hub.take_out()
+
+
+def test_a_hub_that_was_stalled_hears_what_waits_before_it_calls_anybody_silent() -> None:
+    hub, _listener, session = connected()
+    timeout = hub.limits.session_timeout
+    hub.tick(1.0)
+    hub.tick(2.0)
+    hub.tick(2.0 + 2 * timeout)  # frozen meanwhile; what the peer has sent is still in the socket
+    assert session.life.value == "up"
+    for step in range(100):
+        hub.tick(3.0 + 2 * timeout + step / 2)
+    assert session.life.value == "down"
