@@ -24,6 +24,12 @@ the beginning of a fingerprint (8 characters or more).
   reject KEY    refuse a key that is pending, for good
   revoke KEY    an accepted key counts no more, at once
   delete KEY    forget a key: if it knocks again it is pending
+  rotate        change the hub's own key: makes the next one and tells it to
+                everybody who is connected, or comes while this lasts
+  rotate --status | --finish | --abort
+                who does not know it yet; go over to it (with --force even if
+                somebody does not know it: they have to join again); think
+                better of it
 
 A host gets in without any of this by a token: `qulo token --help`.
 
@@ -36,7 +42,7 @@ examples:
   qulo keys revoke web1
 """
 
-_ACTIONS = ("ls", "show", "accept", "reject", "revoke", "delete")
+_ACTIONS = ("ls", "show", "accept", "reject", "revoke", "delete", "rotate")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +50,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("action", metavar="ACTION", choices=_ACTIONS, help=", ".join(_ACTIONS))
     add("key", metavar="KEY", nargs="?", help="a name, or the beginning of a fingerprint")
     add("--name", metavar="NAME", help="with accept: the name that its owner has from now on")
+    step = parser.add_mutually_exclusive_group()
+    for name in ("status", "finish", "abort"):
+        step.add_argument(f"--{name}", dest="step", action="store_const", const=name, help=f"with rotate: {name} it")
+    add("--force", action="store_true", help="with rotate --finish: although not everybody knows the new key")
     add("--json", action="store_true", help="one object per line")
 
 
@@ -53,6 +63,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.key is not None:
             raise UsageError(f"qulo keys ls takes no {arguments.key!r}; `qulo keys show {arguments.key}`?")
         return _list(arguments)
+    if arguments.action == "rotate":
+        return _rotate(arguments)
     admin.needs(arguments, "KEY")
     if arguments.action == "accept":
         admin.needs(arguments, "NAME")
@@ -74,6 +86,21 @@ def _list(arguments: argparse.Namespace) -> int:
         seen = f"from {row['address']}, seen {admin.when(row['seen'])}" if row["state"] == "pending" else ""
         print(f"{red(state) if seen else state} {row['fingerprint']}  {row['name']:<20} {seen}".rstrip())
     return exits.OK if rows else exits.NOBODY
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    if arguments.key is not None:
+        raise UsageError(f"qulo keys rotate takes no {arguments.key!r}")
+    step = arguments.step or "begin"
+    answer = admin.ask(arguments, "keys.rotate", {"step": step, "force": arguments.force})
+    if arguments.json:
+        admin.show_json(answer)
+    elif answer["next"] is not None:
+        known = answer["accepted"] - len(answer["missing"])
+        print(f"the next key is {answer['next']}; {known} of {answer['accepted']} know it")
+        for name in answer["missing"]:
+            print(f"missing: {name}")
+    return exits.OK
 
 
 def _show(row: Mapping[str, Any], arguments: argparse.Namespace) -> None:

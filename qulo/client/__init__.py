@@ -93,9 +93,9 @@ def connect(  # noqa: PLR0913 - keywords, each with a default
     """
     program = Path(sys.argv[0] or "python").name[:64]
     name = name or _default_name(program)
-    urls, security = _urls(url), _security(server_key, key)
+    urls, security, key_changed = _urls(url), _security(server_key, key), None
     if url is None and security is None and (hub := joined.load()) is not None:
-        security = hub.security
+        security, key_changed = hub.security, joined.keep_key
         if not os.environ.get("QULO_URL"):
             urls += hub.addresses
-    return Bus(Options(urls, name, program, timeout, security, on_state, subscription_buffer, Limits()))
+    return Bus(Options(urls, name, program, timeout, security, on_state, subscription_buffer, Limits(), key_changed))

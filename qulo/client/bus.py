@@ -58,6 +58,8 @@ class Options:
     on_state: Callable[[str], Any] | None
     subscription_buffer: int
     limits: Limits
+    key_changed: Callable[[Security], None] | None = None
+    """Told when the hub changes its key; None: whoever gave us the key in a file gives us the next one, too."""
 
 
 class _Pending:
@@ -115,6 +117,8 @@ class Bus:
         self._driver = LinkDriver(self._link, options.urls, self._context, self._deliver, options.security)
         self._driver.disconnected = self._went_away
         self._driver.refused = self._was_refused
+        if options.key_changed is not None:
+            self._driver.key_changed = options.key_changed
         self._up = asyncio.Event()  # or refused
         self._driver.start()
         if options.timeout is None:

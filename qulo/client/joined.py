@@ -1,6 +1,6 @@
 """What `qulo join` keeps for a user's programs: where their hub is, its public key, and a key of their own.
 
-`connect` uses it when it is told no address; it must never make or change anything.
+`connect` uses it when it is told no address, and keeps what the hub says of its next key.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import logging
 import os
 import re
 import socket
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qulo import config
-from qulo.errors import ConfigError
+from qulo.errors import ConfigError, FileError
 from qulo.net import curve, token
 from qulo.net.join import enrol
 from qulo.net.link import Security
 from qulo.net.socket import make_context
+
+log = logging.getLogger("qulo")
 
 _FILE, _KEY = "client.json", "client.key"
 
@@ -41,11 +44,26 @@ def load() -> Joined | None:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         addresses, hub_key = tuple(map(str, kept["addresses"])), str(kept["key"]).encode()
+        later = str(kept["next"]).encode() if kept.get("next") else None
     except (FileNotFoundError, PermissionError):
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"cannot be read ({error}); `qulo join` again", file=str(file)) from None
-    return Joined(addresses, Security(hub_key, curve.load_key(place / _KEY)))
+    return Joined(addresses, Security(hub_key, curve.load_key(place / _KEY), later))
+
+
+def keep_key(security: Security) -> None:
+    """The hub has told its next key, or is known by it now."""
+    place = _place()
+    if place is None:
+        return
+    try:
+        kept = json.loads((place / _FILE).read_text(encoding="utf-8"))
+        kept["key"] = security.server.decode()
+        kept["next"] = None if security.next is None else security.next.decode()
+        curve.keep(place / _FILE, json.dumps(kept) + "\n", 0o600)
+    except (OSError, ValueError, FileError) as error:
+        log.warning("the hub changes its key, and that cannot be kept: %s; `qulo join` again afterwards", error)
 
 
 def join(text: str, name: str | None) -> tuple[str, tuple[str, ...]]:

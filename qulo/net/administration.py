@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from qulo.errors import UsageError
 from qulo.net import token
@@ -33,15 +32,26 @@ _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
 Argument = dict[str, Any]
 
 
-class Administration:
-    """Answers for one hub. `revoked(name)` is called when a key counts no more."""
+class Owner(Protocol):
+    """What the administration needs of the hub's service."""
 
-    def __init__(self, hub: Hub, keys: Keys, master: Key, listen: str, revoked: Callable[[str], None]) -> None:
+    key: Key
+
+    def revoked(self, name: str) -> None:
+        """A key counts no more."""
+
+    def rotate(self, step: str) -> None:
+        """`begin`, `finish` or `abort` the change to another key of our own. Raises UsageError, FileError."""
+
+
+class Administration:
+    """Answers for one hub."""
+
+    def __init__(self, hub: Hub, keys: Keys, listen: str, owner: Owner) -> None:
         self._hub = hub
         self._keys = keys
-        self._master = master
         self._listen = listen
-        self._revoked = revoked
+        self._owner = owner
         verbs: dict[str, SystemHandler] = {
             f"{ADMIN}.keys.ls": self._list,
             f"{ADMIN}.keys.show": self._show,
@@ -49,6 +59,7 @@ class Administration:
             f"{ADMIN}.keys.reject": self._reject,
             f"{ADMIN}.keys.revoke": self._revoke,
             f"{ADMIN}.keys.delete": self._delete,
+            f"{ADMIN}.keys.rotate": self._rotate,
             f"{ADMIN}.token.new": self._new_token,
             f"{ADMIN}.token.ls": self._list_tokens,
             f"{ADMIN}.token.rm": self._drop_token,
@@ -75,14 +86,30 @@ class Administration:
 
     def _revoke(self, asker: Session, argument: Argument) -> Argument:
         name = self._keys.revoke(_word(argument, "key"))
-        self._revoked(name)
+        self._owner.revoked(name)
         return self._did(asker, "keys.revoke", name, "")
 
     def _delete(self, asker: Session, argument: Argument) -> Argument:
         name = self._keys.delete(_word(argument, "key"))
         if name is not None:
-            self._revoked(name)
+            self._owner.revoked(name)
         return self._did(asker, "keys.delete", name or _word(argument, "key"), "")
+
+    def _rotate(self, asker: Session, argument: Argument) -> Argument:
+        step = _word(argument, "step")
+        hub, accepted = self._hub, set(self._keys.accepted.values())
+        missing = sorted(accepted - hub.know_key())
+        if step == "finish" and hub.next_key is not None and missing and not argument.get("force"):
+            raise UsageError(
+                f"not told yet: {', '.join(missing[:20])}{' …' if len(missing) > 20 else ''}; wait for them, or finish "
+                "with --force: then they have to join again"
+            )
+        if step != "status":
+            self._owner.rotate(step)
+            self._did(asker, f"keys.rotate.{step}", fingerprint(self._owner.key.public), "")
+            missing = sorted(accepted - hub.know_key()) if step == "begin" else []
+        key = hub.next_key
+        return {"next": None if key is None else fingerprint(key), "accepted": len(accepted), "missing": missing}
 
     # -- tokens
 
@@ -99,7 +126,7 @@ class Administration:
         if not all(type(each) is str and topics_free(each) for each in addresses):
             raise UsageError("an address is tcp://HOST:PORT")
         key = self._keys.new_ticket(None if name is None else str(name), expires, uses)
-        text = token.encode(token.Token(addresses, self._master.public, key))
+        text = token.encode(token.Token(addresses, self._owner.key.public, key))
         token.decode(text)  # what nobody could use is refused here
         ticket = self._keys.tickets[key.public]
         for_whom = f"for {name}" if name else "for any name"

@@ -122,6 +122,17 @@ def load_or_make(path: str | Path) -> Key:
     return key
 
 
+def replace_key(path: Path, by: Path) -> None:
+    """The key at `by` becomes the one at `path`; what is cut off half way leaves the old one and `by`. FileError."""
+    keep_public(public_path(path), load_key(by).public)
+    try:
+        by.replace(path)
+        public_path(by).unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise FileError(f"cannot replace {path}: {error.strerror}") from None
+
+
 def load_public(path: str | Path) -> bytes:
     """Read a public key; raises ConfigError."""
     text = _read(Path(path)).strip()

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,7 @@ class HubServer:
         """Bind a listener and serve it; returns the endpoints of ROUTER and PUB. Raises EndpointError."""
         local = address.listen.startswith("ipc://")
         options = _security(address, local)
-        limits = self.hub.limits
-        size = limits.max_message + FRAME_EXTRA
-        router = open_socket(
-            self._context,
-            zmq.ROUTER,
-            limits.high_water,
-            size,
-            options | {zmq.ROUTER_MANDATORY: 1, zmq.BACKLOG: BACKLOG},
-        )
+        router = self._open_router(options)
         pub = self._open_pub(options)
         try:
             bound = self._bind(router, pub, address, local)
@@ -106,9 +98,36 @@ class HubServer:
         pair = _Pair(self.hub.add_listener(local, port), router, pub, address)
         self._pairs.append(pair)
         self.addresses.append(bound)
-        router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
+        self._start_router(pair, router)
         self._start_pub(pair, pub)
         return bound
+
+    def _start_router(self, pair: _Pair, router: Socket) -> None:
+        pair.router = router
+        router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
+
+    async def rekey(self, key: Key) -> None:
+        """Go on with another CURVE key, on the same ports: links that know it come back, and lose nothing.
+
+        Raises EndpointError when somebody else took a port meanwhile.
+        """
+        for pair, (endpoint, _) in zip(self._pairs, self.addresses, strict=True):
+            if pair.address.key is None:
+                continue
+            pair.address = replace(pair.address, key=key)
+            pair.router.unbind(endpoint)
+            pair.router.close(0)
+            self.hub.listener_lost(pair.listener)
+            self._start_router(
+                pair, await self._bind_again(self._open_router(_security(pair.address, False)), endpoint)
+            )
+        await self.rebind(local=False)
+
+    def _open_router(self, options: dict[int, Any]) -> Socket:
+        limits = self.hub.limits
+        mandatory = {zmq.ROUTER_MANDATORY: 1, zmq.BACKLOG: BACKLOG}
+        size = limits.max_message + FRAME_EXTRA
+        return open_socket(self._context, zmq.ROUTER, limits.high_water, size, options | mandatory)
 
     def _open_pub(self, options: dict[int, Any]) -> Socket:
         manual = {zmq.XPUB_MANUAL: 1, zmq.BACKLOG: BACKLOG}
@@ -132,18 +151,23 @@ class HubServer:
             pair.pub.close(0)
             pair.pub = None
             self.hub.pub_lost(listener)
-            pub = self._open_pub(_security(pair.address, listener.local))
-            try:
-                for attempt in range(REBINDS):  # libzmq closes the old one in its own thread
-                    if _try_bind(pub, endpoint, last=attempt == REBINDS - 1):
-                        break
-                    await asyncio.sleep(REBIND_PAUSE)
-                if listener.local:
-                    _open_to_group(Path(endpoint.removeprefix("ipc://")), pair.address)
-            except BaseException:
-                pub.close(0)
-                raise
+            pub = await self._bind_again(self._open_pub(_security(pair.address, listener.local)), endpoint)
+            if listener.local:
+                _open_to_group(Path(endpoint.removeprefix("ipc://")), pair.address)
             self._start_pub(pair, pub)
+
+    @staticmethod
+    async def _bind_again(sock: Socket, endpoint: str) -> Socket:
+        """Bind where another one was just closed, which libzmq does in its own thread. Raises EndpointError."""
+        try:
+            for attempt in range(REBINDS):
+                if _try_bind(sock, endpoint, last=attempt == REBINDS - 1):
+                    break
+                await asyncio.sleep(REBIND_PAUSE)
+        except BaseException:
+            sock.close(0)
+            raise
+        return sock
 
     def _bind(self, router: Socket, pub: Socket, address: Address, local: bool) -> tuple[str, str]:
         if not local:
@@ -293,14 +317,14 @@ def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
     return f"ipc, process {address.rpartition(':')[2]}" if listener.local else address
 
 
-def _try_bind(pub: Socket, endpoint: str, last: bool) -> bool:
+def _try_bind(sock: Socket, endpoint: str, last: bool) -> bool:
     """Bind; False when the address is still in use. Raises EndpointError at the `last` attempt."""
     before = os.umask(_NOBODY)
     try:
         if last:
-            pub.bind_or_explain(endpoint)
+            sock.bind_or_explain(endpoint)
         else:
-            pub.bind(endpoint)
+            sock.bind(endpoint)
     except zmq.ZMQError:
         return False
     finally:

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import zmq
@@ -65,10 +65,11 @@ class _Zap(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """CURVE keys for tcp: the hub's public one and our own pair."""
+    """CURVE keys for tcp: the hub's public one and our own pair. `next` is what the hub's will be, once it is told."""
 
     server: bytes
     key: Key
+    next: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -98,13 +99,15 @@ class LinkDriver:
         self.failures: dict[str, str] = {}  # by address, why its last attempt failed
         self.url = self.urls[0]
         self._dialled = self.url  # with its name looked up
+        self._try_next = False  # the hub's next key, at this attempt?
         self.disconnected: Callable[[], None] = _nothing
         self.refused: Callable[[QuloError], None] = _ignore
         self.attempts = 0
         self._reason = ""  # of the last failed attempt
         self._context = context
         self._deliver = deliver
-        self._security = security
+        self.security = security
+        self.key_changed: Callable[[Security], None] = _keep_no_key
         self._sockets: _Sockets | None = None
         self._loop = asyncio.get_running_loop()
         self.scheduled = False  # will there be a flush this turn?
@@ -136,7 +139,9 @@ class LinkDriver:
             self.url = self.urls[self.attempts % len(self.urls)]
             self.attempts += 1
             self.error = None
-            if await self._session():
+            was_up = await self._session()
+            self._try_next = not was_up and not self._try_next
+            if was_up:
                 pause, denied = FIRST_PAUSE, DENIED_PAUSE
             wait = pause
             if isinstance(self.error, Refused):
@@ -191,6 +196,22 @@ class LinkDriver:
         if self.link.phase is not core.Phase.UP:
             self._fail(Disconnected(f"{self.url} did not answer within {GREETING:g} s"))
 
+    @property
+    def _server_key(self) -> bytes:
+        """The hub's key, and while it is being changed the old and the new one in turns."""
+        if self.security is None:
+            return b""
+        later = self.security.next
+        return later if later is not None and self._try_next else self.security.server
+
+    def _know_key(self, key: bytes) -> None:
+        if self.security is not None and key not in (self.security.server, self.security.next):
+            self._change_key(replace(self.security, next=key))
+
+    def _change_key(self, security: Security) -> None:
+        self.security = security
+        self.key_changed(security)
+
     def _dial(self) -> None:
         dealer = self._open(zmq.DEALER)
         self._sockets = _Sockets(dealer)
@@ -205,10 +226,10 @@ class LinkDriver:
         options: dict[int, object] = {zmq.RECONNECT_IVL: -1}
         if self.url.startswith("tcp://"):
             options[zmq.IPV6] = int("[" in self._dialled)
-            if self._security is not None:
-                options[zmq.CURVE_SERVERKEY] = self._security.server
-                options[zmq.CURVE_PUBLICKEY] = self._security.key.public
-                options[zmq.CURVE_SECRETKEY] = self._security.key.secret
+            if self.security is not None:
+                options[zmq.CURVE_SERVERKEY] = self._server_key
+                options[zmq.CURVE_PUBLICKEY] = self.security.key.public
+                options[zmq.CURVE_SECRETKEY] = self.security.key.secret
         return open_socket(self._context, kind, self.link.high_water, self.link.max_message + FRAME_EXTRA, options)
 
     def _monitor(self, sock: Socket) -> None:
@@ -239,10 +260,10 @@ class LinkDriver:
 
     def _not_accepted(self) -> str:
         """What an operator has to type, and where."""
-        if self._security is None:
+        if self.security is None:
             return f"{self.url} does not let us in without a key"
         name = self.link.identity.name if self.link.identity.kind == "agent" else "NAME"
-        accept = f"qulo keys accept {fingerprint(self._security.key.public)} --name {name}"
+        accept = f"qulo keys accept {fingerprint(self.security.key.public)} --name {name}"
         return f"{self.url} does not accept our key (yet): on its host run `{accept}`"
 
     def _fail(self, error: QuloError) -> None:
@@ -345,6 +366,8 @@ class LinkDriver:
             self._welcomed(event)
         elif isinstance(event, events.Dismissed):
             self._fail(event.error)
+        elif isinstance(event, events.NewKey):
+            self._know_key(event.key)
         elif isinstance(event, events.Pulsed):
             self.link.rtt = time.monotonic_ns() // 1000 - event.time
         elif isinstance(event, events.Prefix) and self._sockets is not None and self._sockets.sub is not None:
@@ -355,6 +378,9 @@ class LinkDriver:
         if self._sockets is None:
             return
         log.info("connected to %s at %s", self.link.hub.get("name", "a hub"), self.url)
+        if self.security is not None and self._try_next and self.security.next is not None:
+            self._change_key(Security(self.security.next, self.security.key))
+            self._try_next = False
         sub = self._open(zmq.SUB)
         self._sockets.sub = sub
         self._monitor(sub)
@@ -379,7 +405,7 @@ class LinkDriver:
         self._timer = self._loop.call_later(beat, self._beat, now + beat)
 
 
-_OWN = {events.Welcomed, events.Dismissed, events.Pulsed, events.Prefix}
+_OWN = {events.Welcomed, events.Dismissed, events.Pulsed, events.Prefix, events.NewKey}
 
 
 def _publish_url(url: str, port: int) -> str:
@@ -389,6 +415,10 @@ def _publish_url(url: str, port: int) -> str:
 
 def _nothing() -> None:
     """Nobody asked to be told."""
+
+
+def _keep_no_key(security: Security) -> None:
+    """Whoever gave us the hub's key in a file gives us the next one, too."""
 
 
 def _ignore(error: QuloError) -> None:

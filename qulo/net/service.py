@@ -13,13 +13,14 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qulo.config import Settings
 from qulo.config.places import JOINED, JOINED_KEY
-from qulo.errors import ConfigError, FileError, QuloError
+from qulo.errors import ConfigError, FileError, QuloError, UsageError
 from qulo.net import curve, join, token
 from qulo.net.administration import Administration, explain
 from qulo.net.hub import Address, HubServer, log_note
@@ -50,6 +51,10 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
 
 
+# In data_dir: what the master's public key will be, told over a session that the present one protects.
+NEXT_MASTER = "master.next.pub"
+
+
 class Service:
     """The hub of one program, with everything around it."""
 
@@ -58,6 +63,7 @@ class Service:
         self.settings = settings
         self.version = version
         self.addresses: dict[str, str] = {}
+        self.key: curve.Key  # where peers come in with keys
         self._context = make_context()
         hub = Hub(settings.name or settings.program, make_epoch(), limits_of(settings), make_token, version)
         hub.is_host = settings.program == "qulod"
@@ -104,7 +110,10 @@ class Service:
             self._server.zap.principal = self._keys.principal
         self._bind("listen", "publish", Address(settings.listen, settings.publish, key))
         if key is not None and self._keys is not None:
-            Administration(self.hub, self._keys, key, self.addresses["listen"], self._revoked)
+            self.key = key
+            Administration(self.hub, self._keys, self.addresses["listen"], self)
+            if self._next_key.exists():  # a change of keys that a restart has interrupted goes on
+                self.hub.announce_key(curve.load_key(self._next_key).public)
 
     def _bind(self, listen: str, publish: str, address: Address) -> None:
         self.addresses[listen], self.addresses[publish] = self._server.listen(address)
@@ -116,15 +125,26 @@ class Service:
         """
         if not self.settings.curve:
             return None
-        return self._key("agent" if self.settings.program == "qagent" else "master")
+        return self._load_key(self._key_name)
 
-    def _key(self, name: str) -> curve.Key:
-        directory = Path(self.settings.data_dir)
+    @property
+    def _key_name(self) -> str:
+        return "agent" if self.settings.program == "qagent" else "master"
+
+    @property
+    def _next_key(self) -> Path:
+        return self._key_path(f"{self._key_name}.next")
+
+    def _key_path(self, name: str) -> Path:
+        return Path(self.settings.data_dir) / f"{name}.key"
+
+    def _load_key(self, name: str) -> curve.Key:
+        path = self._key_path(name)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"cannot make {directory}: {error.strerror}") from None
-        return curve.load_or_make(directory / f"{name}.key")
+            raise FileError(f"cannot make {path.parent}: {error.strerror}") from None
+        return curve.load_or_make(path)
 
     def _load_keys(self) -> None:
         """Read the keys anew; who is not accepted any more is gone. Raises ConfigError, then nothing has changed."""
@@ -136,21 +156,46 @@ class Service:
         log.info("%d keys are accepted", len(keys.accepted))
         for name, key in before.items():
             if keys.accepted.get(key) != name or key in keys.refused:
-                self._revoked(name)
+                self.revoked(name)
 
-    def _revoked(self, name: str) -> None:
+    def revoked(self, name: str) -> None:
         """Ignored from now on; and PUB is bound anew, which everybody else repairs."""
         self.hub.revoke(name, self._server.zap.connections, time.monotonic())
         log.warning("the key of %s counts no more", name)
         self._server.wake()
-        task = asyncio.get_running_loop().create_task(self._server.rebind(local=False))
-        self._tasks.add(task)
-        task.add_done_callback(self._rebound)
+        self._work(self._server.rebind(local=False))
 
-    def _rebound(self, task: asyncio.Task[None]) -> None:
+    def rotate(self, step: str) -> None:
+        """Change to another key of our own; see `administration.Owner`."""
+        path = self._key_path(self._key_name)
+        if step == "begin":
+            if self.hub.next_key is not None:
+                raise UsageError("a change of keys is under way already: finish or abort it")
+            self.hub.announce_key(curve.make_key(self._next_key).public)
+        elif self.hub.next_key is None:
+            raise UsageError("no change of keys is under way: `qulo keys rotate` begins one")
+        elif step == "finish":
+            curve.replace_key(path, self._next_key)
+            self.key = curve.load_key(path)
+            self.hub.announce_key(None)
+            self._work(self._server.rekey(self.key))
+        elif step == "abort":
+            curve.public_path(self._next_key).unlink(missing_ok=True)
+            self._next_key.unlink(missing_ok=True)
+            self.hub.announce_key(None)
+        else:
+            raise UsageError(f"there is no step {step!r}; there are begin, finish and abort")
+        self._server.wake()
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("the publishing half could not be bound again: %s; restart me", error)
+            log.critical("a listener could not be bound again: %s; restart this daemon", error)
 
     # -- the way up
 
@@ -162,10 +207,11 @@ class Service:
         """
         found = token.decode(text)
         settings = self.settings
-        key = self._key("agent")
+        key = self._load_key("agent")
         name = await join.enrol(found, key.public, self.hub.name, self._context)
         data = Path(settings.data_dir)
         curve.keep_public(data / JOINED_KEY, found.master)
+        (data / NEXT_MASTER).unlink(missing_ok=True)
         curve.keep(data / JOINED, json.dumps({"master": list(found.addresses), "name": name}) + "\n", 0o600)
         log.info("joined as %s: the master is at %s", name, ", ".join(found.addresses))
         # What is written in the configuration goes on counting; only what nobody said is the token's to say.
@@ -188,7 +234,9 @@ class Service:
                     f"this host has not joined a master: there is no {settings.master_key}. On the master run "
                     "`qulo token new`, here `qagent --join TOKEN`"
                 )
-            security = Security(curve.load_public(settings.master_key), self._key("agent"))
+            following = Path(settings.data_dir) / NEXT_MASTER
+            later = curve.load_public(following) if following.exists() else None
+            security = Security(curve.load_public(settings.master_key), self._load_key("agent"), later)
         hub = self.hub
         link = Link(Identity(b"", hub.name, "agent", {"version": self.version}), hub.limits)
         relay = Relay(link)
@@ -206,9 +254,21 @@ class Service:
             self._server.wake()
 
         driver.disconnected = went_away
+        driver.key_changed = self._keep_master_key
         self._server.after_turn = driver.send
         self._driver = driver
         driver.start()
+
+    def _keep_master_key(self, security: Security) -> None:
+        """The master has told its next key, or is known by it now."""
+        following = Path(self.settings.data_dir) / NEXT_MASTER
+        if security.next is not None:
+            curve.keep_public(following, security.next)
+            log.info("the master's key will be %s", curve.fingerprint(security.next))
+        elif self.settings.master_key is not None:
+            curve.keep_public(Path(self.settings.master_key), security.server)
+            following.unlink(missing_ok=True)
+            log.info("the master's key is %s now", curve.fingerprint(security.server))
 
     # -- what the operator asks for
 

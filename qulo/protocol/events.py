@@ -52,6 +52,13 @@ class Forbidden:
     error: QuloError
 
 
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """The hub will have this public key (Z85) soon; it was told over a session that the present one protects."""
+
+    key: bytes
+
+
 # These three come once per message of a busy program; a NamedTuple costs a third of a frozen dataclass.
 class Work(NamedTuple):
     """Messages for a group member."""
@@ -110,5 +117,17 @@ class Acknowledged:
 
 
 Event = (
-    Welcomed | Prefix | Ready | Rejected | Forbidden | Work | Call | Answer | Asked | Dismissed | Pulsed | Acknowledged
+    Welcomed
+    | Prefix
+    | Ready
+    | Rejected
+    | Forbidden
+    | NewKey
+    | Work
+    | Call
+    | Answer
+    | Asked
+    | Dismissed
+    | Pulsed
+    | Acknowledged
 )

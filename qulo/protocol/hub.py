@@ -189,6 +189,11 @@ class Hub(Reception):
             self._tied.pop(session.tied or "", None)
             self.router.suspend(session)
 
+    def listener_lost(self, listener: Listener) -> None:
+        """Both its sockets were closed: the sessions wait for their links to come back."""
+        for session in list(listener.routes.values()):
+            self._detach(session)
+
     # -- what the reception asks
 
     def _let_go(self, session: Session) -> None:

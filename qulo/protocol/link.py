@@ -26,6 +26,7 @@ from qulo.protocol.events import (
     Dismissed,
     Event,
     Forbidden,
+    NewKey,
     Prefix,
     Pulsed,
     Ready,
@@ -495,6 +496,9 @@ class Link:
         _, topic, code, text = record
         self._events.append(Forbidden(topic, from_wire(code, text)))
 
+    def _new_key(self, record: Record) -> None:
+        self._events.append(NewKey(record[1]))
+
     def _run_direct(self, record: Record) -> None:
         _, sid, data = record
         runs = self._bundle(data, data.find(b"\0") + 1)
@@ -566,6 +570,7 @@ _HANDLERS: dict[int, Callable[[Link, Record], None]] = {
     wire.READY: Link._ready,
     wire.DENIED: Link._denied,
     wire.FORBIDDEN: Link._forbidden,
+    wire.NEWKEY: Link._new_key,
     wire.RUN: Link._run_direct,
     wire.REPAIRED: Link._repaired,
     wire.GAP: Link._gap,

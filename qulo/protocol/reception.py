@@ -75,6 +75,8 @@ class Reception:
         self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
         self._dirty: dict[Session, None] = {}  # those with something to send
         self._out: list[tuple[Listener, bytes, bytes]] = []
+        self.next_key: bytes | None = None  # what the hub's public key will be
+        self._told_key: set[str] = set()  # principals that know it
         self._void: dict[str, int] = {}  # principal → its connections up to this number are revoked
         self._notes: list[Note] = []
         self._verdicts: list[Verdict] = []
@@ -142,6 +144,29 @@ class Reception:
         principal, _, number = user.rpartition("#")
         return principal in self._void and int(number) <= self._void[principal]
 
+    def announce_key(self, key: bytes | None) -> None:
+        """Tell everybody with a key of their own what the hub's will be; None: it stays as it is."""
+        self.next_key = key
+        self._told_key.clear()
+        for session in self.sessions.values():
+            session.key_frame = 0
+            self._tell_key(session)
+
+    def _tell_key(self, session: Session) -> None:
+        if self.next_key is not None and ":" not in session.principal:
+            session.channel.add([wire.NEWKEY, self.next_key], wire.RECORD_OVERHEAD + len(self.next_key))
+            session.key_frame = session.channel.number + 1
+
+    def know_key(self) -> set[str]:
+        """The principals that have acknowledged the hub's next key."""
+        for session in self.sessions.values():
+            self._note_key(session)
+        return set(self._told_key)
+
+    def _note_key(self, session: Session) -> None:
+        if session.key_frame and session.channel.acked >= session.key_frame:
+            self._told_key.add(session.principal)
+
     def take_verdicts(self) -> list[Verdict]:
         """What to append to the audit log."""
         verdicts, self._verdicts = self._verdicts, []
@@ -193,6 +218,8 @@ class Reception:
         if resumed:
             session.channel.rewind(received)
         self._welcome(session, resumed)
+        if not session.key_frame:
+            self._tell_key(session)
 
     def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
         if version != wire.VERSION:
@@ -305,6 +332,7 @@ class Reception:
         if session.life is Life.UP and why == "expired":
             session.step("silent")
         session.step(why)
+        self._note_key(session)
         lost = session.channel.unacknowledged
         self._detach(session)
         self._ended(session, why)

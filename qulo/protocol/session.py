@@ -110,6 +110,7 @@ class Session:
     slow: bool = False
     dropped: int = 0  # runs and work that did not fit
     forwarded: dict[str, None] = field(default_factory=dict)  # an agent's: topics that came through it
+    key_frame: int = 0  # the frame that tells it the hub's next key; 0: it was not told
     publishes: set[str] = field(default_factory=set)  # topics it may publish on, remembered
     denied: int = 0  # decisions against it
     denial_told: float = 0.0  # when one was last written to the audit log

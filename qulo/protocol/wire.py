@@ -76,6 +76,7 @@ CALL: Final = 43
 ANSWER: Final = 44
 ASKED: Final = 45
 FORBIDDEN: Final = 46
+NEWKEY: Final = 47
 
 # What may come in frames without a number: what is not worth sending twice.
 UNNUMBERED: Final = frozenset((BYE, BEAT, ECHO))
@@ -181,6 +182,7 @@ VERBS: Final[dict[int, Verb]] = {
     ),
     ANSWER: Verb("answer", "down", (("rid", _INT), ("code", _STR), ("kind", _INT), ("body", _BIN))),
     FORBIDDEN: Verb("forbidden", "down", (("topic", _STR), ("code", _STR), ("text", _STR))),
+    NEWKEY: Verb("newkey", "down", (("key", _BIN),)),
     ASKED: Verb("asked", "down", (("rid", _INT), ("responders", _INT))),
 }
 
