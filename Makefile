@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv check test demo bench clean
+.PHONY: help install venv check test test-docker test-host demo bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install qulo with its tools into it
 
@@ -32,8 +32,14 @@ check: $(STAMP) ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/qulo/test_layering.py
 
-test: $(STAMP) ## every test that needs nothing but this machine
+test: $(STAMP) ## every test; the functional ones in docker if an engine answers, else on this host
 	$(BIN)/python -m pytest -q
+
+test-docker: $(STAMP) ## the functional tests in containers (tests/functional/engine.sh up starts an engine)
+	QULO_FT_ENVIRONMENT=docker $(BIN)/python -m pytest -q tests/functional
+
+test-host: $(STAMP) ## the functional tests on this host, in temporary directories, without root
+	QULO_FT_ENVIRONMENT=host $(BIN)/python -m pytest -q tests/functional
 
 demo: $(STAMP) ## start daemons, pass messages, show what happens
 	$(BIN)/python examples/demo.py

@@ -14,6 +14,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -22,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parent
-# Not resolved: in a virtual environment python is a link to elsewhere, and the programs are beside the link.
-BIN = Path(sys.executable).parent
+# Where pip puts programs. Not beside sys.executable: Debian's own python is in /usr/bin, and what pip installs is not.
+BIN = Path(sysconfig.get_path("scripts"))
 
 # Seconds for any one step; all of them together take a few.
 STEP_TIMEOUT = 30.0
