@@ -39,7 +39,6 @@ def test_term_delivers_what_was_acknowledged_and_leaves_nothing(site: Cluster, h
     assert site.read(host, site.path(host, "pid").replace(".pid", ".state")) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="an agent's drain does not wait for its master, and drops what it acknowledged")
 def test_term_delivers_what_an_agent_has_acknowledged_while_its_master_was_away(site: Cluster) -> None:
     listener = programs.start(site, "agent2", "listener", "101", "work.>")
     site.pause(MASTER)
