@@ -580,8 +580,7 @@ class Hub(Reception):
             session.rights = self._rights(session.user, session.kind)
             session.publishes.clear()
             if session.kind == "agent" and not session.rights.decide("respond", PING).allowed:
-                self._refuse(session.listener, session.route or b"", Denied.code, "it may not be an agent any more")
-                self.end(session, "bye", now)
+                self._dismiss(session, "it may not be an agent any more", now)
             else:
                 self._withdraw(session, now)
 

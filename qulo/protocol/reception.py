@@ -137,8 +137,7 @@ class Reception:
         self._void[principal] = connection
         ended = [session for session in self.sessions.values() if session.principal == principal]
         for session in ended:
-            self._refuse(session.listener, session.route or b"", Denied.code, "this key was revoked")
-            self.end(session, "bye", now)
+            self._dismiss(session, "this key was revoked", now)
 
     def _is_void(self, user: str) -> bool:
         principal, _, number = user.rpartition("#")
@@ -321,6 +320,12 @@ class Reception:
 
     def _refuse(self, listener: Listener, route: bytes, code: str, text: str) -> None:
         self._out.append((listener, route, wire.encode(0, 0, [[wire.REFUSED, code, text]])))
+
+    def _dismiss(self, session: Session, why: str, now: float) -> None:
+        """It may not go on: it is told, and ended."""
+        if session.route is not None:
+            self._refuse(session.listener, session.route, Denied.code, why)
+        self.end(session, "bye", now)
 
     def _heard(self, session: Session, now: float) -> None:
         session.heard = now
