@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from qulo.errors import UsageError
 from qulo.net import token
-from qulo.net.curve import Key, fingerprint
+from qulo.net.curve import Key, fingerprint, is_public
 from qulo.net.keys import TOKEN, Keys
 from qulo.protocol import topics
 from qulo.protocol.hub import Hub
@@ -26,8 +26,6 @@ from qulo.protocol.session import Session
 # A token that is good for longer than this is a password.
 MAX_EXPIRES = 30 * 86400.0
 MAX_USES = 10_000
-
-_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
 
 Argument = dict[str, Any]
 
@@ -150,7 +148,7 @@ class Administration:
 
     def _enrol(self, asker: Session, argument: Argument) -> Argument:
         key = argument["key"]
-        if type(key) is not str or not _Z85.match(key):
+        if type(key) is not str or not is_public(key.encode()):
             raise UsageError("a key is 40 characters of Z85")
         ticket = principal_of(asker.user).removeprefix(TOKEN)
         name = self._keys.enrol(ticket, key.encode(), _word(argument, "name"))

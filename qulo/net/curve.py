@@ -35,6 +35,11 @@ def fingerprint(public: bytes) -> str:
     return hashlib.sha256(z85.decode(public)).hexdigest()[:32]
 
 
+def is_public(key: bytes) -> bool:
+    """Could it be a public key in Z85?"""
+    return _Z85.match(key.decode("ascii", "replace")) is not None
+
+
 def make_key(path: str | Path) -> Key:
     """Make a key pair at `path` (0600) and its public half beside it; raises FileError, also if it exists."""
     path = Path(path)

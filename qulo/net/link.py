@@ -20,7 +20,7 @@ import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
 from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
-from qulo.net.curve import Key, fingerprint
+from qulo.net.curve import Key, fingerprint, is_public
 from qulo.net.ids import make_instance
 from qulo.net.resolve import resolve
 from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
@@ -205,8 +205,10 @@ class LinkDriver:
         return later if later is not None and self._try_next else self.security.server
 
     def _know_key(self, key: bytes) -> None:
-        if self.security is not None and key not in (self.security.server, self.security.next):
-            self._change_key(replace(self.security, next=key))
+        """Believed over CURVE only: what comes over ipc:// may be from somebody else."""
+        security = self.security if self.url.startswith("tcp://") else None
+        if security is not None and key not in (security.server, security.next) and is_public(key):
+            self._change_key(replace(security, next=key))
 
     def _change_key(self, security: Security) -> None:
         self.security = security
