@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,13 @@ def fingerprint(public: bytes) -> str:
 
 def is_public(key: bytes) -> bool:
     """Could it be a public key in Z85?"""
-    return _Z85.match(key.decode("ascii", "replace")) is not None
+    if not _Z85.match(key.decode("ascii", "replace")):
+        return False
+    try:
+        z85.decode(key)
+    except struct.error:  # five characters can say more than four bytes
+        return False
+    return True
 
 
 def make_key(path: str | Path) -> Key:
@@ -108,7 +115,7 @@ def load_key(path: str | Path) -> Key:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others can read this secret key; run: chmod 600 {path}", file=str(path))
     halves = text.split()
-    if len(halves) != 2 or not all(_Z85.match(half) for half in halves):
+    if len(halves) != 2 or not all(is_public(half.encode()) for half in halves):
         raise ConfigError("not a key file: 'PUBLIC SECRET', 40 Z85 characters each, is expected", file=str(path))
     return Key(halves[0].encode(), halves[1].encode())
 
@@ -141,7 +148,7 @@ def replace_key(path: Path, by: Path) -> None:
 def load_public(path: str | Path) -> bytes:
     """Read a public key; raises ConfigError."""
     text = _read(Path(path)).strip()
-    if not _Z85.match(text):
+    if not is_public(text.encode()):
         raise ConfigError("not a public key: 40 Z85 characters are expected", file=str(path))
     return text.encode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.functional.cluster import AGENTS, MASTER, SESSION_TIMEOUT, Cluster, Running
@@ -48,16 +48,16 @@ class Watch:
         assert done.code == 0, done
 
 
-def wait_until_well(cluster: Cluster) -> None:
-    """Until every agent is up, and no session of before is still waited for: what has ended was reported."""
+def wait_until_well(cluster: Cluster, agents: Sequence[str] = AGENTS) -> None:
+    """Until each of these agents is up, and no session of before is still waited for: what has ended was reported."""
     watch = Watch(cluster)
     deadline = time.monotonic() + SESSION_TIMEOUT + PATIENCE
-    while not is_well(entries := watch.look()):
+    while not is_well(entries := watch.look(), agents):
         assert time.monotonic() < deadline, f"the site is not well: {entries}"
     watch.end()
 
 
-def is_well(entries: list[Entry]) -> bool:
+def is_well(entries: list[Entry], agents: Sequence[str]) -> bool:
     """Has every agent one session, and is it up? (One that was killed has two, until the old one has expired.)"""
     alive = [(entry["name"], entry["state"]) for entry in entries if entry["state"] != "down"]
-    return sorted(alive) == [(agent, "up") for agent in AGENTS]
+    return sorted(alive) == [(agent, "up") for agent in agents]

@@ -48,9 +48,9 @@ class Talk:
         done = self._cluster.run(MASTER, "qulo", "pub", f"flow.{what}")
         assert done.code == 0, done
 
-    def end(self) -> list[Report]:
-        """When the site is well again: let them end, and return what they report."""
-        presence.wait_until_well(self._cluster)
+    def end(self, agents: Sequence[str] = AGENTS) -> list[Report]:
+        """When the site of these agents is well again: let them end, and return what they report."""
+        presence.wait_until_well(self._cluster, agents)
         self._say("stop")
         return [_report(name, talker.end(timeout=60)) for name, talker in self._talkers.items()]
 
