@@ -469,8 +469,8 @@ class Bus:
                 self._finish(rid, Disconnected("the hub lost this request; its outcome is unknown"))
 
     def _was_refused(self, error: QuloError) -> None:
-        """The hub said no: `open` need not wait any longer. Later ones only show in the log."""
-        if not self._up.is_set():
+        """The hub said no, and no other address is left to try: `open` need not wait. Later ones show in the log."""
+        if not self._up.is_set() and self._driver.failures.keys() >= set(self._options.urls):
             self._refusal = error
             self._up.set()
 

@@ -146,8 +146,9 @@ class LinkDriver:
             wait = pause
             if isinstance(self.error, Refused):
                 self.refused(self.error)
-                wait = denied
-                denied = min(denied * 2, DENIED_LAST_PAUSE)
+                if self.attempts % len(self.urls) == 0:  # at every one of the hub's addresses
+                    wait = denied
+                    denied = min(denied * 2, DENIED_LAST_PAUSE)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, LAST_PAUSE)
 

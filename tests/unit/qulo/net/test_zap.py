@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import random
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -348,6 +349,24 @@ def test_an_error_says_what_does_not_match() -> None:
                 await qulo.connect(
                     site.url("plain"), timeout=0.5, server_key=wrong, key=site.path / "clients" / "web-1.key"
                 ).open()
+
+    _run(story())
+
+
+def test_who_is_denied_at_one_address_tries_the_next() -> None:
+    async def story() -> None:
+        async with Site() as site:
+            await start_secure(site, "web-1")
+            elsewhere = site.path / "elsewhere"
+            elsewhere.mkdir()
+            key = make_client(site, "web-2")
+            (elsewhere / "web-2.pub").write_bytes(curve.load_key(key).public)
+            (site.path / "n").mkdir()
+            shutil.copy2(site.path / "m" / "master.key", site.path / "n")
+            await site.start("n", curve="on", accepted_keys=str(elsewhere))
+            server_key = site.path / "m" / "master.pub"
+            async with qulo.connect(f"{site.url('m')},{site.url('n')}", server_key=server_key, key=key) as bus:
+                assert bus.url == site.url("n")
 
     _run(story())
 
