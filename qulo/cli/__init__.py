@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.OK
     except (QuloError, OSError) as error:
         _say(exits.text_of(error))
-        if isinstance(error, EndpointError):
+        if isinstance(error, EndpointError) and verb is not join.VERB:  # there the token names the address
             _say(HINT)
         return exits.code_of(error)
 

@@ -95,7 +95,8 @@ def connect(  # noqa: PLR0913 - keywords, each with a default
     name = name or _default_name(program)
     urls, security, key_changed = _urls(url), _security(server_key, key), None
     if url is None and security is None and (hub := joined.load()) is not None:
-        security, key_changed = hub.security, joined.keep_key
         if not os.environ.get("QULO_URL"):
             urls += hub.addresses
+        if set(hub.addresses) & set(urls):  # for another hub this key would be the wrong one
+            security, key_changed = hub.security, joined.keep_key
     return Bus(Options(urls, name, program, timeout, security, on_state, subscription_buffer, Limits(), key_changed))

@@ -49,6 +49,8 @@ def _rule(file: str, index: int, node: Node) -> Rule:
         if name in found:
             raise _error(file, name_node, key, f"{name} is there twice")
         found[name] = tuple(_text(file, f"{key}.{name}", name, item) for item in _items(value))
+        if not found[name]:
+            raise _error(file, value, f"{key}.{name}", "expected one at least: a rule of nothing would decide nothing")
     if ("allow" in found) == ("deny" in found):
         raise _error(file, node, key, "expected either allow or deny, with the verbs")
     for name in ("names", "topics"):

@@ -53,8 +53,8 @@ class Logs:
         """
         main = _Stderr(sys.stderr) if self.to_stderr else _File(self._path(settings))
         main.setFormatter(_Json() if settings.log_format == "json" else _Text())
-        faulthandler.enable(main.stream)  # a crash in C leaves a traceback in the log, too
         audit = self._audit(settings, main)
+        faulthandler.enable(main.stream)  # a crash in C leaves a traceback in the log, too
         root = logging.getLogger()
         old, self._handlers = self._handlers, [main, audit]
         for handler in old:

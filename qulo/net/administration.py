@@ -7,12 +7,13 @@ Every change is a line of the audit log.
 
 from __future__ import annotations
 
-import re
+import math
 import socket
+import threading
 import time
 from typing import Any, Protocol
 
-from qulo.errors import UsageError
+from qulo.errors import Denied, UsageError
 from qulo.net import token
 from qulo.net.curve import Key, fingerprint, is_public
 from qulo.net.keys import TOKEN, Keys
@@ -48,8 +49,12 @@ class Administration:
     def __init__(self, hub: Hub, keys: Keys, listen: str, owner: Owner) -> None:
         self._hub = hub
         self._keys = keys
-        self._listen = listen
         self._owner = owner
+        self._host, _, self._port = listen.removeprefix("tcp://").rpartition(":")
+        if self._host in ("0.0.0.0", "*", "[::]"):  # all interfaces: other hosts need this one's name
+            self._host = socket.gethostname()
+            # A daemon: a resolver that hangs must stop neither this hub nor its end. Until then the short name does.
+            threading.Thread(target=self._look_up, name="full name", daemon=True).start()
         verbs: dict[str, SystemHandler] = {
             f"{ADMIN}.keys.ls": self._list,
             f"{ADMIN}.keys.show": self._show,
@@ -64,6 +69,11 @@ class Administration:
             ENROL: self._enrol,
         }
         hub.system |= verbs
+
+    def _look_up(self) -> None:
+        full = socket.getfqdn()
+        if full.partition(".")[0] != "localhost":  # what /etc/hosts makes of some hosts' own names
+            self._host = full
 
     # -- keys
 
@@ -113,19 +123,23 @@ class Administration:
 
     def _new_token(self, asker: Session, argument: Argument) -> Argument:
         name = argument.get("name")
-        expires, uses = float(argument["expires"]), int(argument["uses"])
+        expires, uses = argument["expires"], argument["uses"]
+        if type(uses) is not int or type(expires) not in (int, float) or math.isnan(expires):
+            raise UsageError("expires and uses are numbers")
         if not 1 <= expires <= MAX_EXPIRES:
             raise UsageError(f"a token can be good for 1 s to {MAX_EXPIRES / 86400:g} days")
         if not 1 <= uses <= MAX_USES:
             raise UsageError(f"a token can be good for 1 to {MAX_USES} keys")
         if name is not None and uses != 1:
             raise UsageError("a token with a name is good for one key: names belong to one key each")
-        addresses = tuple(argument.get("addresses") or [_reachable(self._listen)])
-        if not all(type(each) is str and topics_free(each) for each in addresses):
-            raise UsageError("an address is tcp://HOST:PORT")
+        addresses = tuple(argument.get("addresses") or [f"tcp://{self._host}:{self._port}"])
+        if len(addresses) > token.MAX_ADDRESSES:
+            raise UsageError(f"a token holds {token.MAX_ADDRESSES} addresses at most")
+        for each in addresses:
+            if type(each) is not str or not token.is_address(each):
+                raise UsageError(f"{str(each)[:64]!r} is no address for other hosts: `--address tcp://HOST:PORT`")
         key = self._keys.new_ticket(None if name is None else str(name), expires, uses)
         text = token.encode(token.Token(addresses, self._owner.key.public, key))
-        token.decode(text)  # what nobody could use is refused here
         ticket = self._keys.tickets[key.public]
         for_whom = f"for {name}" if name else "for any name"
         self._did(asker, "token.new", ticket.id, f"{for_whom}, {uses} uses, {expires:g} s")
@@ -150,8 +164,12 @@ class Administration:
         key = argument["key"]
         if type(key) is not str or not is_public(key.encode()):
             raise UsageError("a key is 40 characters of Z85")
-        ticket = principal_of(asker.user).removeprefix(TOKEN)
-        name = self._keys.enrol(ticket, key.encode(), _word(argument, "name"))
+        ticket, wanted = principal_of(asker.user).removeprefix(TOKEN), _word(argument, "name")
+        try:
+            name = self._keys.enrol(ticket, key.encode(), wanted)
+        except Denied as error:
+            self._hub.audit(asker, "enrol", wanted[:64], False, str(error), time.monotonic())
+            raise
         self._did(asker, "enrol", name, f"key {fingerprint(key.encode())}")
         return {"name": name}
 
@@ -168,17 +186,6 @@ def explain(hub: Hub, argument: Argument) -> Argument:
     topics.check_pattern(topic)
     decision = hub.explain(name, verb, topic)
     return {"allowed": decision.allowed, "rule": str(decision.rule or "no rule allows it")}
-
-
-def topics_free(address: str) -> bool:
-    """Has the address a form that can be dialled?"""
-    return re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}", address) is not None
-
-
-def _reachable(listen: str) -> str:
-    """The address that other hosts dial, for the one that is bound: all interfaces become this host's name."""
-    host, _, port = listen.removeprefix("tcp://").rpartition(":")
-    return f"tcp://{socket.getfqdn() if host in ('0.0.0.0', '*', '[::]') else host}:{port}"
 
 
 def _word(argument: Argument, name: str) -> str:

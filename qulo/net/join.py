@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import zmq.asyncio
 
-from qulo.errors import Denied, EndpointError, QuloError, from_wire
+from qulo.errors import Denied, EndpointError, QuloError, UsageError, from_wire
+from qulo.net import curve
 from qulo.net.link import LinkDriver, Security
 from qulo.net.token import Token
 from qulo.protocol import events, wire
@@ -19,8 +20,6 @@ from qulo.protocol.link import Identity, Link
 from qulo.protocol.permissions import ENROL
 from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import Item, Tracker
-
-_UNKNOWN = Denied("the hub does not know this token: it was used, has expired, or is another hub's")
 
 # Seconds for the whole of it: connecting to the right one of several addresses, and the answer.
 PATIENCE = 15.0
@@ -42,7 +41,12 @@ class _Enrolment:
 
 
 async def enrol(token: Token, public: bytes, wanted: str, context: zmq.asyncio.Context) -> str:
-    """Have the key `public` accepted; returns the name it got. Raises Denied, or EndpointError without a hub."""
+    """Have the key `public` accepted; returns the name it got.
+
+    Raises UsageError for what is no name, Denied, or EndpointError without a hub.
+    """
+    if not curve.PRINCIPAL.match(wanted):
+        raise UsageError(f"{wanted[:64]!r} is not a name: 1 to 64 of a-z 0-9 . _ -")
     enrolment = _Enrolment(asyncio.get_running_loop().create_future())
     link = Link(Identity(b"", wanted, "client", {"program": "join"}), Limits())
 
@@ -52,7 +56,7 @@ async def enrol(token: Token, public: bytes, wanted: str, context: zmq.asyncio.C
                 _answered(event, enrolment)
 
     driver = LinkDriver(link, token.addresses, context, deliver, Security(token.master, token.key))
-    driver.refused = lambda error: enrolment.settle(_UNKNOWN if isinstance(error, Denied) else error)
+    driver.refused = lambda error: enrolment.settle(_unknown() if isinstance(error, Denied) else error)
     body = wire.pack({"key": public.decode(), "name": wanted})
     link.request(ENROL, int(PATIENCE * 1000), False, wire.PACKED, body)
     driver.start()
@@ -60,9 +64,19 @@ async def enrol(token: Token, public: bytes, wanted: str, context: zmq.asyncio.C
         return await asyncio.wait_for(enrolment.done, PATIENCE)
     except TimeoutError:
         reasons = "; ".join(driver.failures.values()) or "no answer"
-        raise EndpointError(f"no hub enrols us at {', '.join(token.addresses)} ({reasons})") from None
+        raise EndpointError(
+            f"no hub enrols us at {', '.join(token.addresses)} ({reasons}); is the master running, and can this host "
+            "reach it there? If not, `qulo token new --address` on the master makes a token with another address"
+        ) from None
     finally:
         await driver.close()
+
+
+def _unknown() -> Denied:
+    return Denied(
+        "the master does not know this token: it was used, was removed, or has expired; "
+        "make another one (`qulo token new` on the master)"
+    )
 
 
 def _answered(event: events.Answer, enrolment: _Enrolment) -> None:

@@ -10,18 +10,19 @@ knock. Every change is on disk before it counts. Nothing here knows sockets.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import zmq
 
-from qulo.errors import ConfigError, Denied, FileError, UsageError
+from qulo.errors import ConfigError, Denied, FileError, QuloError, UsageError
 from qulo.net import curve
 from qulo.net.curve import Key, fingerprint
 
@@ -35,6 +36,9 @@ TOKENS = 1000
 
 # Seconds that a token's key still opens the door after its last use, to hear the answer and to say goodbye.
 PARTING = 10.0
+
+# Keys of tokens that are good no more, and are not to wait for an operator as if they were a host's.
+SPENT = 1000
 
 # A fingerprint may be shortened, to no less than this: what an operator compares by eye.
 SHORTEST = 8
@@ -55,7 +59,7 @@ class Pending:
     tries: int = 1
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """What the hub keeps of a token."""
 
@@ -76,9 +80,7 @@ class Keys:
         self.refused: dict[bytes, str] = {}
         self.pending: OrderedDict[bytes, Pending] = OrderedDict()
         self.tickets: dict[bytes, Ticket] = {}
-        self._spent: OrderedDict[bytes, tuple[str, float]] = (
-            OrderedDict()
-        )  # keys of used tokens: id, end of its parting
+        self._spent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # by a token's key: id, end of its parting
         self._accepted_dir, self._refused_dir, self._tokens_dir = accepted, data / "refused", data / "tokens"
         self._clock = clock
 
@@ -90,6 +92,9 @@ class Keys:
         self.accepted, self.refused, self.tickets = accepted, refused, tickets
         for key in [key for key in self.pending if key in accepted or key in refused]:
             del self.pending[key]
+        for key in accepted.keys() & refused.keys():  # put there by hand, or a revocation was cut off: refused wins
+            text = "%s.pub stays outside: this key is refused. `qulo keys accept %s --name NAME` lets it in again"
+            log.warning(text, accepted[key], fingerprint(key))
 
     # -- who comes in
 
@@ -110,8 +115,9 @@ class Keys:
     def _token(self, ticket: Ticket) -> str | None:
         if ticket.expires > self._clock():
             return TOKEN + ticket.id
-        self._drop(ticket)
         log.warning("token %s was used after it had expired", ticket.id)
+        with contextlib.suppress(FileError):  # its time is over, whether its file goes or not
+            self._drop(ticket)
         return None
 
     def _knocked(self, key: bytes, address: str) -> None:
@@ -161,16 +167,28 @@ class Keys:
             raise Denied(f"this key was refused: on the master, `qulo keys delete {fingerprint(key)}` forgets that")
         name = ticket.name or wanted
         self._check_free(name, key)
-        ticket.uses -= 1
-        if ticket.uses:
-            self._write_ticket(ticket)
-        else:
-            self._drop(ticket)
-            self._spent[ticket.public] = (ticket.id, self._clock() + PARTING)
-            if len(self._spent) > TOKENS:
-                self._spent.popitem(last=False)
-        self._accept(key, name)
+        self._use(ticket)  # first: who is cut off here needs another token, but no token is good for one key more
+        try:
+            self._accept(key, name)
+        except QuloError:
+            self._give_back(ticket)
+            raise
         return name
+
+    def _use(self, ticket: Ticket) -> None:
+        if ticket.uses == 1:
+            self._drop(ticket, PARTING)
+            return
+        left = replace(ticket, uses=ticket.uses - 1)
+        self._write_ticket(left)
+        self.tickets[ticket.public] = left
+
+    def _give_back(self, ticket: Ticket) -> None:
+        """Nobody was let in by it; if the disk does not take it, it is good until the next start."""
+        self.tickets[ticket.public] = ticket
+        self._spent.pop(ticket.public, None)
+        with contextlib.suppress(FileError):
+            self._write_ticket(ticket)
 
     def drop_ticket(self, ticket_id: str) -> None:
         """Make a token worthless."""
@@ -185,9 +203,9 @@ class Keys:
         """Let a key in that waits, or was refused; returns it."""
         key = self._find(which, [*self.pending, *self.refused])
         self._check_free(name, key)
-        if key in self.refused:
-            self._forget_refused(key)
         self._accept(key, name)
+        if key in self.refused:  # until this is done it stays refused
+            self._forget_refused(key)
         return key
 
     def reject(self, which: str) -> bytes:
@@ -199,10 +217,13 @@ class Keys:
 
     def revoke(self, which: str) -> str:
         """An accepted key counts no more; returns the name that it had."""
-        key = self._find(which, list(self.accepted))
+        key = self._find(which, [key for key in self.accepted if key not in self.refused])
         name = self.accepted[key]
         self._refuse(key, name)
-        self._remove(self._accepted_path(name))
+        try:
+            self._remove(self._accepted_path(name))
+        except FileError as error:
+            log.error("%s is revoked all the same: refused wins", error)
         del self.accepted[key]
         return name
 
@@ -212,9 +233,10 @@ class Keys:
         self.pending.pop(key, None)
         if key in self.refused:
             self._forget_refused(key)
-        name = self.accepted.pop(key, None)
+        name = self.accepted.get(key)
         if name is not None:
             self._remove(self._accepted_path(name))
+            del self.accepted[key]
         return name
 
     def show(self, which: str) -> dict[str, Any]:
@@ -243,34 +265,41 @@ class Keys:
         if len(set(found)) == 1:
             return found[0]
         if found:
-            raise UsageError(f"{which} is the beginning of several fingerprints: give more of it")
+            raise UsageError(f"{which} is more than one key: give (more of) its fingerprint, see `qulo keys ls`")
         short = f" (a fingerprint may be shortened to {SHORTEST} characters)"
         raise UsageError(f"no such key can be found: {which[:64]!r}{short}; `qulo keys ls` lists them")
 
     def _check_free(self, name: str, key: bytes) -> None:
         if not curve.PRINCIPAL.match(name):
             raise UsageError(f"{name[:64]!r} is not a name: 1 to 64 of a-z 0-9 . _ -")
-        owner = next((other for other, taken in self.accepted.items() if taken == name), None)
+        owner = next((k for k, taken in self.accepted.items() if taken == name and k not in self.refused), None)
         if owner is not None and owner != key:
             log.error("a second key (%s) asks for the name %s: refused", fingerprint(key) if key else "a token's", name)
             raise Denied(f"the name {name} is taken by another key: on the master, `qulo keys revoke {name}` frees it")
 
     def _accept(self, key: bytes, name: str) -> None:
-        curve.keep(self._accepted_path(name), f"{key.decode()}\n", 0o644)
+        path, before = self._accepted_path(name), self.accepted.get(key, name)
+        if before != name:  # left over beside its refusal; two files with one key would be an error
+            self._remove(self._accepted_path(before))
+            del self.accepted[key]
+        curve.keep_public(path, key)
+        for other in [other for other, taken in self.accepted.items() if taken == name]:
+            del self.accepted[other]  # the same of another key, whose file that was
         self.accepted[key] = name
         self.pending.pop(key, None)
 
     def _refuse(self, key: bytes, name: str) -> None:
         path = self._refused_dir / f"{name}.pub"
-        if path.exists():  # an older key of that name stays refused, under its fingerprint
-            older = curve.load_public(path)
-            curve.keep(self._refused_dir / f"{fingerprint(older)}.pub", f"{older.decode()}\n", 0o644)
+        older = next((other for other, taken in self.refused.items() if taken == name), key)
+        if older != key:  # of an older owner of the name: it stays refused, under its fingerprint
+            self._rename(path, self._refused_dir / f"{fingerprint(older)}.pub")
             self.refused[older] = fingerprint(older)
-        curve.keep(path, f"{key.decode()}\n", 0o644)
+        curve.keep_public(path, key)
         self.refused[key] = name
 
     def _forget_refused(self, key: bytes) -> None:
-        self._remove(self._refused_dir / f"{self.refused.pop(key)}.pub")
+        self._remove(self._refused_dir / f"{self.refused[key]}.pub")
+        del self.refused[key]
 
     def _accepted_path(self, name: str) -> Path:
         if self._accepted_dir is None:
@@ -281,9 +310,20 @@ class Keys:
         fields = {"public": ticket.public.decode(), "name": ticket.name, "expires": ticket.expires, "uses": ticket.uses}
         curve.keep(self._tokens_dir / f"{ticket.id}.json", json.dumps(fields) + "\n", 0o600)
 
-    def _drop(self, ticket: Ticket) -> None:
-        self.tickets.pop(ticket.public, None)
+    def _drop(self, ticket: Ticket, parting: float = 0.0) -> None:
         self._remove(self._tokens_dir / f"{ticket.id}.json")
+        self.tickets.pop(ticket.public, None)
+        self._spent[ticket.public] = (ticket.id, self._clock() + parting)
+        if len(self._spent) > SPENT:
+            self._spent.popitem(last=False)
+
+    @staticmethod
+    def _rename(path: Path, new: Path) -> None:
+        try:
+            path.replace(new)
+            curve.sync_directory(new.parent)
+        except OSError as error:
+            raise FileError(f"cannot rename {path}: {error.strerror}") from None
 
     @staticmethod
     def _remove(path: Path) -> None:

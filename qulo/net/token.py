@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 import msgpack
@@ -28,6 +29,9 @@ _KEY = 32
 MAX_ADDRESSES = 8
 MAX_ADDRESS = 255
 
+_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})")
+_LAST_PORT = 65_535
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -36,6 +40,12 @@ class Token:
     addresses: tuple[str, ...]
     master: bytes
     key: Key = field(repr=False)
+
+
+def is_address(text: str) -> bool:
+    """Has it the form of an address that can be dialled?"""
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and int(found[2]) <= _LAST_PORT and len(text) <= MAX_ADDRESS
 
 
 def encode(token: Token) -> str:
@@ -55,6 +65,8 @@ def decode(text: str) -> Token:
         content = base64.b64decode(packed + b"=" * (-len(packed) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise _damaged() from None
+    if base64.urlsafe_b64encode(content).decode().rstrip("=") != text[len(_PREFIX) :]:
+        raise _damaged()  # bits that nothing depends on: a token has one spelling
     content, check = content[:-_CHECK], content[-_CHECK:]
     if hashlib.sha256(content).digest()[:_CHECK] != check:
         raise _damaged()
@@ -72,7 +84,7 @@ def _is_sound(addresses: object, master: object, secret: object) -> bool:
     return (
         isinstance(addresses, list)
         and 0 < len(addresses) <= MAX_ADDRESSES
-        and all(isinstance(each, str) and each.startswith("tcp://") and len(each) <= MAX_ADDRESS for each in addresses)
+        and all(isinstance(each, str) and is_address(each) for each in addresses)
         and all(isinstance(key, bytes) and len(key) == _KEY for key in (master, secret))
     )
 

@@ -57,6 +57,23 @@ class Site:
 
     async def start(self, name: str, under: str | None = None, **keys: str) -> Service:
         """Start hub `name`: a master, or an agent `under` another hub; `keys` are configuration keys."""
+        service = self._listen(name, under, keys)
+        if self._under[name]:
+            service.dial()
+            await until(lambda: service.connected)
+        return service
+
+    async def start_agent(self, name: str, under: str, token: str | None, **keys: str) -> Service:
+        """Start an agent that joins with a token, or without one is not waited for."""
+        service = self._listen(name, under, keys)
+        if token is not None:
+            await service.join(token)
+        service.dial()
+        if token is not None:
+            await until(lambda: service.connected)
+        return service
+
+    def _listen(self, name: str, under: str | None, keys: dict[str, str]) -> Service:
         self._under[name] = under or self._under.get(name, "")
         program = "qagent" if self._under[name] else "qmaster"
         ports = self._addresses.get(name, {"listen": "tcp://127.0.0.1:0", "publish": "tcp://127.0.0.1:0"})
@@ -79,9 +96,6 @@ class Site:
         self.services[name] = service
         service.listen()
         self._addresses[name] = dict(service.addresses)
-        if program == "qagent":
-            service.dial()
-            await until(lambda: service.connected)
         return service
 
     async def stop(self, name: str) -> None:

@@ -26,7 +26,7 @@ FULL = Path("/dev/full")
 # Imports first: the interpreter may be in a directory that only root can enter.
 _ORDINARY = """
 import os, sys
-import qulo.qulod, qulo.cli, qulo.cli.pub, qulo.cli.sub, qulo.sync
+import encodings.ascii, qulo.qulod, qulo.cli, qulo.cli.pub, qulo.cli.sub, qulo.sync
 program, sys.argv = sys.argv[1], sys.argv[1:]
 if os.getuid() == 0:
     os.setgroups([])

@@ -164,3 +164,68 @@ def test_a_log_that_exists_keeps_its_mode(place: Path, settings: Settings) -> No
     assert (place / "x.log").stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileError, match="cannot be opened: Is a directory"):
         logs._File(str(place))
+
+
+# -- the audit log
+
+AUDITED = "logging.getLogger('qulo.audit').info('%s', '{\"a\": 1}')\n"
+
+
+def test_audit_lines_go_to_a_file_of_their_own_beside_the_log(place: Path) -> None:
+    run(AUDITED + "log.info('one')", place)
+    assert (place / "qmaster.audit.log").read_text() == '{"a": 1}\n'
+    assert (place / "qmaster.audit.log").stat().st_mode & 0o777 == 0o640
+    assert [line.endswith("one") for line in lines(place)] == [True]
+
+
+def test_where_the_log_is_a_directory_audit_lines_are_in_it(place: Path) -> None:
+    run(AUDITED, place, str(place))
+    assert (place / "qmaster.audit.log").read_text() == '{"a": 1}\n'
+
+
+def test_log_level_leaves_no_audit_line_out(place: Path) -> None:
+    quiet = "more = {'log_file': log_file, 'log_level': 'error'}\n"
+    run(quiet + "it.apply(config.load('qmaster', os.devnull, environ={}, uid=0, overrides=more))\n" + AUDITED, place)
+    assert (place / "qmaster.audit.log").read_text() == '{"a": 1}\n'
+
+
+def test_after_a_rotation_and_reopening_audit_lines_go_to_the_new_file_and_none_is_lost(place: Path) -> None:
+    rotate = "os.rename(f'{place}/qmaster.audit.log', f'{place}/old')\n"
+    run(AUDITED + rotate + AUDITED + "it.apply(settings())\n" + AUDITED, place)
+    assert (place / "old").read_text() == '{"a": 1}\n' * 2
+    assert (place / "qmaster.audit.log").read_text() == '{"a": 1}\n'
+
+
+def test_an_audit_file_that_cannot_be_opened_changes_nothing(place: Path) -> None:
+    code = """
+from qulo.errors import FileError
+more = {"log_file": f"{place}/other.log", "audit_file": "/proc/none/x.log"}
+before = len(os.listdir("/proc/self/fd"))
+try:
+    it.apply(config.load("qmaster", os.devnull, environ={}, uid=0, overrides=more))
+except FileError as error:
+    log.info("%s", error)
+assert len(os.listdir("/proc/self/fd")) == before
+"""
+    run(code + AUDITED, place)
+    assert lines(place)[-1].endswith("log /proc/none/x.log cannot be opened: No such file or directory")
+    assert (place / "qmaster.audit.log").read_text() == '{"a": 1}\n'
+
+
+def test_in_the_foreground_audit_lines_go_to_stderr_unless_a_file_is_named(place: Path) -> None:
+    code = SETUP.replace("to_stderr=False", "to_stderr=True") + AUDITED
+    done = python(code, str(place), f"{place}/x.log")
+    assert done.stderr.splitlines()[-1] == '{"a": 1}'
+    assert not list(place.iterdir())
+    named = code.replace('"log_format": log_format}', '"log_format": log_format, "audit_file": f"{place}/a.log"}')
+    done = python(named, str(place), f"{place}/x.log")
+    assert '{"a": 1}' not in done.stderr
+    assert (place / "a.log").read_text() == '{"a": 1}\n'
+
+
+def test_an_audit_log_on_a_full_disk_is_said_once_and_stops_nothing(place: Path) -> None:
+    more = "more = {'log_file': log_file, 'audit_file': '/dev/full'}\n"
+    code = more + "it.apply(config.load('qmaster', os.devnull, environ={}, uid=0, overrides=more))\n" + 3 * AUDITED
+    run(code, place)
+    (complaint,) = lines(place)
+    assert complaint.endswith("cannot log to /dev/full: [Errno 28] No space left on device")
