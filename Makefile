@@ -5,9 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+FUZZ_STAMP := $(VENV)/.installed-fuzz
+
+# What `make fuzz` gives each target: so many inputs, or so many seconds if that is less; 0 seconds is no bound.
+RUNS ?= 1000000
+SECONDS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv check test test-docker test-host demo bench clean
+.PHONY: help install venv check test test-docker test-host demo bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +29,11 @@ $(STAMP): pyproject.toml
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || \
+	    echo "no Atheris for this Python: fuzzing with the plain mutator"
 	touch $@
 
 check: $(STAMP) ## style, types and the direction of imports
@@ -46,6 +56,9 @@ demo: $(STAMP) ## start daemons, pass messages, show what happens
 
 bench: $(BENCH_STAMP) ## measure, beside NATS on the same machine
 	$(BIN)/python -m benchmarks
+
+fuzz: $(FUZZ_STAMP) ## feed every decoder with garbage; RUNS=1000000 inputs each, or SECONDS=
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seconds $(SECONDS)
 
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

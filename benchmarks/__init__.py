@@ -9,9 +9,11 @@ figure.
     cases.py       what is measured, how many messages, and the targets: a literal table
     driver.py      one measurement: starts a server and its peers, tells them to go, adds up what they report
     servers.py     qulod, qagent and nats-server in a temporary directory
-    peers.py       the publisher, subscriber, requester and responder processes; one code for both systems
+    peers.py       the publisher, subscriber, requester and responder processes, one code for both systems
+    flooding.py    the process that sends a hub garbage
     qulo_side.py   the few lines that differ: qulo's client
     nats_side.py   the few lines that differ: nats-py
+    returning.py   how long many links take to come back after a restart; links.py is one process of them
     idle.py        what an idle agent takes, and how long `qulo --version` does
     table.py       medians, ratios, verdicts, and the one table
 """

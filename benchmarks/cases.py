@@ -58,13 +58,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """One publisher sends to `topics` topics in turn; each of `subscribers` must count every message."""
+    """One publisher sends to `topics` topics in turn; each of `subscribers` must count every message.
+
+    With `secure`, qulo has CURVE and NATS TLS; and qulo is measured without it just before, for comparison.
+    """
 
     counts: Mapping[Side, int]
     topics: int = 1
     subscribers: int = 1
     style: Style = "callback"
-    curve: bool = False
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,27 @@ class Startup:
     runs: int
 
 
-Work = FanOut | Requests | IdleAgent | Startup
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """A quarter of the hub's maximum for `seconds`, without and then with one accepted peer that floods it.
+
+    The maximum is what `counts` messages at full speed reach just before, on the same hub, with CURVE.
+    """
+
+    counts: Mapping[Side, int]
+    seconds: float
+    share: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """So many enrolled links in a few processes, whose hub restarts."""
+
+    links: int
+    processes: int
+
+
+Work = FanOut | Requests | IdleAgent | Startup | Flood | Return
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +126,7 @@ class Case:
     @property
     def sides(self) -> tuple[Side, ...]:
         """The systems measured, in the order they take turns."""
-        return tuple(self.work.counts) if isinstance(self.work, FanOut | Requests) else ("qulo",)
+        return tuple(self.work.counts) if isinstance(self.work, FanOut | Requests | Flood) else ("qulo",)
 
 
 def _counts(qulo: int, nats: int | None = None) -> Mapping[Side, int]:
@@ -124,8 +147,11 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "one-topic-curve",
-        FanOut(_counts(3_000_000), curve=True),
-        (_rate("one topic, 1 subscriber, CURVE", "msg/s"),),
+        FanOut(_counts(3_000_000, _NATS_STREAM), secure=True),
+        (
+            _rate("one topic, 1 subscriber, CURVE beside TLS", "msg/s", at_least=2.5),
+            Row("of_plain", "the same, of what it is without CURVE", "%", Target(60, at_least=True, unit="%")),
+        ),
     ),
     Case(
         "one-topic-iterator",
@@ -171,6 +197,26 @@ CASES: tuple[Case, ...] = (
         ),
     ),
     Case(
+        "flood",
+        Flood(_counts(3_000_000), seconds=10.0),
+        (
+            # The publisher is paced by a clock: less than all of it means that something was held up.
+            Row("rate", "a quarter of the maximum, while one peer floods", "k msg/s", scale=1e-3),
+            Row("of_calm", "the same, of what it is without the flood", "%", Target(99, at_least=True, unit="%")),
+            Row("p99_ms", "its p99 latency", "ms"),
+            Row("p99_times", "the same, times what it is without", "times", Target(2, at_least=False, unit="times")),
+            Row("flood", "frames of the flood that were dropped", "k/s", scale=1e-3),
+        ),
+    ),
+    Case(
+        "return",
+        Return(links=1_000, processes=4),
+        (
+            Row("seconds", "1,000 links back, from the end of the old hub", "s", Target(5, at_least=False, unit="s")),
+            Row("after_ready", "the same, from when the new one is ready", "s"),
+        ),
+    ),
+    Case(
         "version",
         Startup(5),
         (Row("seconds", "qulo --version", "s", Target(0.1, at_least=False, unit="s")),),
@@ -182,13 +228,17 @@ def quick(work: Work) -> Work:
     """The same work, small enough to take a moment."""
     match work:
         case FanOut():
-            return FanOut(_fewer(work.counts), work.topics, work.subscribers, work.style, work.curve)
+            return FanOut(_fewer(work.counts), work.topics, work.subscribers, work.style, work.secure)
         case Requests():
             return Requests(_fewer(work.counts), work.in_flight)
         case IdleAgent():
             return IdleAgent(work.seconds / _QUICK_DIVISOR)
         case Startup():
             return Startup(1)
+        case Flood():
+            return Flood(_fewer(work.counts), work.seconds / 5)
+        case Return():
+            return Return(work.links // _QUICK_DIVISOR, 2)
 
 
 def _fewer(counts: Mapping[Side, int]) -> Mapping[Side, int]:

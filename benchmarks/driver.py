@@ -8,13 +8,14 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.cases import FanOut, IdleAgent, Requests, Side, Startup, Work
+from benchmarks.cases import FanOut, Flood, IdleAgent, Requests, Return, Side, Startup, Work
 from benchmarks.errors import MeasureFailed
 from benchmarks.idle import idle_agent, startup
 from benchmarks.jobs import Job
+from benchmarks.returning import returning
 from benchmarks.servers import Server, nats_server, qulod, stop
 
 # Eleven Python processes on two cores take a few seconds to start.
@@ -80,16 +81,67 @@ async def measure(work: Work, side: Side) -> Outcome:
             return Outcome(await idle_agent(work.seconds))
         case Startup():
             return Outcome(await startup(work.runs))
+        case Return():
+            return Outcome(await returning(work.links, work.processes))
+        case Flood():
+            async with qulod(curve=True) as server:
+                return await _flood(work, server, work.counts[side])
         case FanOut():
-            async with _server(side, curve=work.curve) as server:
-                return await _fan_out(work, server, work.counts[side])
+            async with _server(side, secure=work.secure) as server:
+                outcome = await _fan_out(work, server, work.counts[side])
+            return await _beside_plain(work, outcome) if work.secure and side == "qulo" else outcome
         case Requests():
             async with _server(side) as server:
                 return await _requests(work, server, work.counts[side])
 
 
-def _server(side: Side, *, curve: bool = False) -> AbstractAsyncContextManager[Server]:
-    return qulod(curve=curve) if side == "qulo" else nats_server()
+def _server(side: Side, *, secure: bool = False) -> AbstractAsyncContextManager[Server]:
+    return qulod(curve=secure) if side == "qulo" else nats_server(tls=secure)
+
+
+async def _beside_plain(work: FanOut, secure: Outcome) -> Outcome:
+    """The outcome with CURVE, and what that is of one without."""
+    async with qulod(curve=False) as server:
+        plain = await _fan_out(work, server, work.counts["qulo"])
+    figures = dict(secure.figures)
+    if "rate" in figures and "rate" in plain.figures:
+        figures["of_plain"] = 100 * figures["rate"] / plain.figures["rate"]
+    return Outcome(figures, secure.missing + plain.missing, secure.gaps + plain.gaps)
+
+
+async def _flood(work: Flood, server: Server, count: int) -> Outcome:
+    """The maximum; a share of it in peace; the same while another accepted peer sends nothing but garbage."""
+    top = await _fan_out(FanOut(work.counts), server, count)
+    rate = work.share * top.figures["rate"]
+    job = Job(server.endpoint, int(rate * work.seconds), rate=rate)
+    calm, calm_missing = await _paced(job)
+    async with _peers([("flooder", replace(job, count=0))]) as (flooder,):
+        flooder.go()
+        await flooder.heard(_DONE_WITHIN)  # it is ignored by now
+        loud, loud_missing = await _paced(job)
+        flooder.go()  # and stop
+        flood = (await flooder.heard(_DONE_WITHIN))["rate"]
+    figures = {
+        "rate": loud["rate"],
+        "of_calm": 100 * loud["rate"] / calm["rate"],
+        "p99_ms": loud["p99_ns"] / 1e6,
+        "p99_times": loud["p99_ns"] / calm["p99_ns"],
+        "flood": flood,
+    }
+    return Outcome(figures, top.missing + calm_missing + loud_missing, top.gaps)
+
+
+async def _paced(job: Job) -> tuple[dict[str, float], int]:
+    """A publisher with a clock, and what its subscriber saw: its figures, and how many messages are missing."""
+    async with _peers([("timed_subscriber", job), ("paced_publisher", job)]) as (subscriber, publisher):
+        subscriber.go()
+        publisher.go()
+        started = (await publisher.heard(_DONE_WITHIN))["started_ns"]
+        report = await subscriber.heard(_DONE_WITHIN)
+    if not report["last_ns"]:
+        raise MeasureFailed(f"{report['count']} of {job.count} messages came")
+    rate = report["count"] * 1e9 / (report["last_ns"] - started)
+    return {"rate": rate, "p99_ns": report["p99_ns"]}, job.count - report["count"]
 
 
 async def _fan_out(work: FanOut, server: Server, count: int) -> Outcome:
@@ -131,5 +183,6 @@ async def _peers(jobs: list[tuple[str, Job]]) -> AsyncIterator[list[_Peer]]:
 
 
 async def _start(role: str, job: Job) -> _Peer:
-    argv = [sys.executable, "-m", "benchmarks.peers", role, job.to_json()]
+    module = "benchmarks.flooding" if role == "flooder" else "benchmarks.peers"
+    argv = [sys.executable, "-m", module, role, job.to_json()]
     return _Peer(role, await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE))

@@ -10,7 +10,7 @@ from benchmarks.cases import Side, Style
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server listens and, with CURVE, the key files a client needs."""
+    """Where a server listens and the key files a client needs: with CURVE; with TLS the certificate as server_key."""
 
     side: Side
     url: str
@@ -28,6 +28,7 @@ class Job:
     pattern: str = "bench.x"
     style: Style = "callback"
     in_flight: int = 1
+    rate: float = 0.0  # messages per second, of the paced publisher
 
     def to_json(self) -> str:
         """The text that `from_json` reads."""

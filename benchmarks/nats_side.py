@@ -8,6 +8,7 @@ every burst, which bounds what it holds and costs nothing measurable.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -96,7 +97,8 @@ class NatsClient:
 @asynccontextmanager
 async def connect(endpoint: Endpoint) -> AsyncIterator[NatsClient]:
     """A client connected to nats-server."""
-    connection = await nats.connect(endpoint.url, allow_reconnect=False, skip_subject_validation=True)
+    tls = None if endpoint.server_key is None else ssl.create_default_context(cafile=endpoint.server_key)
+    connection = await nats.connect(endpoint.url, allow_reconnect=False, skip_subject_validation=True, tls=tls)
     try:
         yield NatsClient(connection)
     finally:

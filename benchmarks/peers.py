@@ -42,6 +42,10 @@ _WARM_UP = 200
 
 _REQUEST_TIMEOUT = 10.0
 
+# A paced publisher looks at the clock so often (seconds); one message in so many is timed.
+_TICK = 0.001
+_EVERY = 16
+
 
 def _say(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
@@ -121,11 +125,57 @@ async def _ask_each(client: Client, tickets: Iterator[int]) -> list[int]:
     return took
 
 
+async def _paced_publisher(client: Client, job: Job) -> None:
+    """As many messages as the clock says, each with its time in it, in bursts of a millisecond."""
+    _say(ready=True)
+    await _hear()
+    publish, topic, fill = client.publish, job.topics[0], BODY[8:]
+    started = time.monotonic_ns()
+    sent = 0
+    while sent < job.count:
+        now = time.monotonic_ns()
+        due = min(job.count, int((now - started) * job.rate / 1e9))
+        for _ in range(sent, due):
+            await publish(topic, time.monotonic_ns().to_bytes(8, "big") + fill)
+        sent = max(sent, due)
+        await asyncio.sleep(_TICK)
+    await client.flush()
+    _say(started_ns=started)
+    await _hear()
+
+
+class _Timed(Tally):
+    """Takes the age of every `_EVERY`th message: enough for a p99, too few to be the bottleneck."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(expected)
+        self.ages: list[int] = []
+
+    def add(self, message: Any) -> None:
+        """Count one message."""
+        if self.count % _EVERY == 0:
+            self.ages.append(time.monotonic_ns() - int.from_bytes(message.body[:8], "big"))
+        super().add(message)
+
+
+async def _timed_subscriber(client: Client, job: Job) -> None:
+    tally = _Timed(job.count)
+    async with client.counting(job.pattern, "callback", tally):
+        _say(ready=True)
+        await _hear()
+        await _all_counted(tally)
+        p99 = statistics.quantiles(tally.ages, n=100)[98] if len(tally.ages) > 1 else 0
+        _say(count=tally.count, gaps=tally.gaps, last_ns=tally.last_ns, p99_ns=p99)
+        await _hear()
+
+
 _ROLES: dict[str, Callable[[Client, Job], Coroutine[Any, Any, None]]] = {
     "publisher": _publisher,
     "subscriber": _subscriber,
     "requester": _requester,
     "responder": _responder,
+    "paced_publisher": _paced_publisher,
+    "timed_subscriber": _timed_subscriber,
 }
 
 # Imported by name, so that a peer loads one system's library only.

@@ -12,8 +12,8 @@ import shutil
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,19 +51,39 @@ def program(name: str) -> str:
 
 
 @asynccontextmanager
-async def nats_server() -> AsyncIterator[Server]:
-    """nats-server with its defaults: no JetStream, no TLS."""
-    with _directory() as directory:
+async def nats_server(*, tls: bool = False) -> AsyncIterator[Server]:
+    """nats-server with its defaults: no JetStream; TLS with a certificate made for this run, or none."""
+    with new_directory() as directory:
         where = ["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(directory)]
+        certificate = None
+        if tls:
+            certificate, key = await _certificate(directory)
+            where += ["--tls", "--tlscert", certificate, "--tlskey", key]
         async with _running([program("nats-server"), *where], directory) as process:
             ports = await _json_file(process, directory, lambda: next(directory.glob("*.ports"), None))
-            yield Server(process.pid, Endpoint("nats", ports["nats"][0]))
+            url = next(iter(ports["nats"])).replace("tls://", "nats://")
+            yield Server(process.pid, Endpoint("nats", url, server_key=certificate))
+
+
+async def _certificate(directory: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key; made by openssl, as an operator would."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise MeasureFailed("openssl is not installed: NATS with TLS needs a certificate")
+    certificate, key = f"{directory}/server.pem", f"{directory}/server.key"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    argv = [openssl, "req", "-x509", *curve, *subject, "-keyout", key, "-out", certificate]
+    process = await asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+    if await asyncio.wait_for(process.wait(), _START_WITHIN) != 0:
+        raise MeasureFailed("openssl made no certificate")
+    return certificate, key
 
 
 @asynccontextmanager
 async def qulod(*, curve: bool) -> AsyncIterator[Server]:
     """qulod with its defaults, with or without CURVE on its TCP listener."""
-    with _directory() as directory:
+    with new_directory() as directory:
         settings = {"listen": _ANY_PORT, "publish": _ANY_PORT, "local": f"ipc://{directory}/hub.sock"}
         settings["curve"] = "on" if curve else "off"
         key = str(_accepted_key(directory)) if curve else None
@@ -72,10 +92,53 @@ async def qulod(*, curve: bool) -> AsyncIterator[Server]:
             yield Server(process.pid, Endpoint("qulo", state["addresses"]["listen"], server_key, key))
 
 
+@dataclass(slots=True)
+class Restartable:
+    """A qulod that is stopped and started again on the same ports."""
+
+    place: Path
+    url: str = ""
+    _settings: dict[str, str] = field(default_factory=dict)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def start(self) -> None:
+        """Start it; returns when it is ready."""
+        (self.place / "daemon.state").unlink(missing_ok=True)
+        _, state = await self._stack.enter_async_context(_daemon("qulod", self.place, self._settings))
+        self.url = state["addresses"]["listen"]
+        self._settings |= {"listen": self.url, "publish": state["addresses"]["publish"]}
+
+    async def stop(self) -> None:
+        """Stop it; returns when it is gone."""
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def restartable_qulod(place: Path) -> AsyncIterator[Restartable]:
+    """qulod with CURVE, in a directory that has the accepted keys already."""
+    settings = {"listen": _ANY_PORT, "publish": _ANY_PORT, "local": f"ipc://{place}/hub.sock", "curve": "on"}
+    hub = Restartable(place, _settings=settings)
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.stop()
+
+
+def enrolled(place: Path, count: int) -> None:
+    """Make so many keys, `keys/NUMBER.key`, all of which the hub accepts from its start on."""
+    accepted = place / "data" / "accepted"
+    accepted.mkdir(mode=0o700, parents=True)
+    for number in range(count):
+        key = place / "keys" / f"{number}.key"
+        make_key(key)
+        shutil.copy(public_path(key), accepted / f"link-{number}.pub")
+
+
 @asynccontextmanager
 async def qagent(master: Server) -> AsyncIterator[Server]:
     """A qagent of `master`, which must run without CURVE."""
-    with _directory() as directory:
+    with new_directory() as directory:
         local = f"ipc://{directory}/agent.sock"
         settings = {"master": master.endpoint.url, "local": local, "curve": "off"}
         async with _daemon("qagent", directory, settings) as (process, _state):
@@ -108,7 +171,7 @@ def _accepted_key(directory: Path) -> Path:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def new_directory() -> Iterator[Path]:
     """A directory with a short name: an ipc address has 107 bytes at most."""
     with TemporaryDirectory(prefix="qb") as name:
         yield Path(name)

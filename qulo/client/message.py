@@ -55,6 +55,9 @@ def decode_body(topic: str, kind: int, data: bytes) -> Message:
         if kind == PACKED:
             return Message(topic, value)
         headers, inner, body = value
-        return Message(topic, decode_body(topic, inner, body).body, headers)
+        if type(headers) is not dict or type(body) is not bytes or inner not in (RAW, PACKED):
+            raise TypeError("headers are a map, and what has them is a body without")
+        inside = decode_body(topic, inner, body)
+        return Message(topic, inside.body, {**headers, **inside.headers})
     except Exception as error:  # noqa: BLE001 - another program's bytes: nothing of them may end this one
         return Message(topic, data, {"qulo-error": f"undecodable body: {type(error).__name__}"})

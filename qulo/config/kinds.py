@@ -88,6 +88,15 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_none(text: str) -> int:
+    if text == "0":
+        return 0
+    try:
+        return count(text)
+    except ValueError:
+        raise ValueError("a whole number, 0 for any number") from None
+
+
 def one_of(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text.lower() not in words:

@@ -7,19 +7,23 @@ is text, whoever wrote it.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from qulo.config import rules
 from qulo.config.table import BY_NAME, options_of
 from qulo.errors import ConfigError
 from qulo.protocol.permissions import Rule
+
+# Characters of what a YAML parser says; it quotes what it did not understand.
+LONGEST_REASON = 200
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
@@ -82,14 +86,16 @@ def read_text(program: str, file: str, text: str) -> dict[str, Given]:
 def _compose(file: str, text: str) -> Node | None:
     """The tree of nodes; it is never constructed into objects, so nothing in a file can run or explode."""
     try:
-        node: Node | None = YAML(typ="rt", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", YAMLWarning)  # what YAML would guess about, such as an anchor defined twice
+            node: Node | None = YAML(typ="rt", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
         message = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(f"not YAML: {message}", file=file, line=line, column=column) from error
-    except YAMLError as error:
-        raise ConfigError(f"not YAML: {str(error).splitlines()[0]}", file=file) from error
+    except (YAMLError, YAMLWarning) as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())[:LONGEST_REASON]}", file=file) from error
     return node
 
 

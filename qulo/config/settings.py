@@ -41,6 +41,8 @@ class Settings:
     replay_window: int
     max_subscriptions: int
     max_pending: int
+    max_rate: int
+    max_handshakes: int
     heartbeat: float
     session_timeout: float
     slow_after: float

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 from qulo.errors import Denied, UsageError
 from qulo.net import token
-from qulo.net.curve import Key, fingerprint, is_public
+from qulo.net.curve import Key, fingerprint, is_key
 from qulo.net.keys import TOKEN, Keys
 from qulo.protocol import topics
+from qulo.protocol.authority import principal_of
 from qulo.protocol.hub import Hub
 from qulo.protocol.permissions import ADMIN, ENROL, VERBS
 from qulo.protocol.ports import SystemHandler
-from qulo.protocol.reception import principal_of
 from qulo.protocol.session import Session
 
 # A token that is good for longer than this is a password.
@@ -162,19 +162,19 @@ class Administration:
 
     def _enrol(self, asker: Session, argument: Argument) -> Argument:
         key = argument["key"]
-        if type(key) is not str or not is_public(key.encode()):
+        if type(key) is not str or not is_key(key):
             raise UsageError("a key is 40 characters of Z85")
         ticket, wanted = principal_of(asker.user).removeprefix(TOKEN), _word(argument, "name")
         try:
             name = self._keys.enrol(ticket, key.encode(), wanted)
         except Denied as error:
-            self._hub.audit(asker, "enrol", wanted[:64], False, str(error), time.monotonic())
+            self._hub.authority.audit(asker, "enrol", wanted[:64], False, str(error), time.monotonic())
             raise
         self._did(asker, "enrol", name, f"key {fingerprint(key.encode())}")
         return {"name": name}
 
     def _did(self, asker: Session, verb: str, on: str, why: str) -> Argument:
-        self._hub.audit(asker, verb, on, True, why, time.monotonic())
+        self._hub.authority.audit(asker, verb, on, True, why, time.monotonic())
         return {"done": on}
 
 
@@ -184,7 +184,7 @@ def explain(hub: Hub, argument: Argument) -> Argument:
     if verb not in VERBS:
         raise UsageError(f"unknown verb {verb!r}; there are {', '.join(VERBS)}")
     topics.check_pattern(topic)
-    decision = hub.explain(name, verb, topic)
+    decision = hub.authority.explain(name, verb, topic)
     return {"allowed": decision.allowed, "rule": str(decision.rule or "no rule allows it")}
 
 

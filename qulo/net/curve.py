@@ -31,20 +31,20 @@ class Key:
     secret: bytes = field(repr=False)
 
 
+def is_key(text: str) -> bool:
+    """Is this a key in Z85? Its characters alone do not say so: five of them can be more than 32 bits hold."""
+    if not _Z85.match(text):
+        return False
+    try:
+        z85.decode(text.encode("ascii"))
+    except struct.error:
+        return False
+    return True
+
+
 def fingerprint(public: bytes) -> str:
     """A public key (Z85) for people to read and compare: 128 bits of its SHA-256, in hex."""
     return hashlib.sha256(z85.decode(public)).hexdigest()[:32]
-
-
-def is_public(key: bytes) -> bool:
-    """Could it be a public key in Z85?"""
-    if not _Z85.match(key.decode("ascii", "replace")):
-        return False
-    try:
-        z85.decode(key)
-    except struct.error:  # five characters can say more than four bytes
-        return False
-    return True
 
 
 def make_key(path: str | Path) -> Key:
@@ -115,7 +115,7 @@ def load_key(path: str | Path) -> Key:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others can read this secret key; run: chmod 600 {path}", file=str(path))
     halves = text.split()
-    if len(halves) != 2 or not all(is_public(half.encode()) for half in halves):
+    if len(halves) != 2 or not all(is_key(half) for half in halves):
         raise ConfigError("not a key file: 'PUBLIC SECRET', 40 Z85 characters each, is expected", file=str(path))
     return Key(halves[0].encode(), halves[1].encode())
 
@@ -148,7 +148,7 @@ def replace_key(path: Path, by: Path) -> None:
 def load_public(path: str | Path) -> bytes:
     """Read a public key; raises ConfigError."""
     text = _read(Path(path)).strip()
-    if not is_public(text.encode()):
+    if not is_key(text):
         raise ConfigError("not a public key: 40 Z85 characters are expected", file=str(path))
     return text.encode()
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import zmq
 import zmq.asyncio
 
 from qulo.errors import ConfigError, EndpointError, FileError
-from qulo.net import audit, zap
+from qulo.net import accepting, audit, zap
 from qulo.net.curve import Key
 from qulo.net.socket import BACKLOG, FRAME_EXTRA, Socket, open_socket, receive_frame, receive_routed
 from qulo.protocol import session as core_session
@@ -39,6 +39,9 @@ _NOBODY = 0o177
 
 # How often a PUB's port is tried until it is free again, and seconds between; milliseconds do as a rule.
 REBINDS, REBIND_PAUSE = 400, 0.005
+
+# Seconds between two looks at publishers that max_rate holds back: short, so that they go on evenly.
+RELEASE = 0.05
 
 # The core's clock is asked this often per heartbeat: silence is noticed with that precision.
 TICKS = 4
@@ -65,6 +68,7 @@ class _Pair:
     router: Socket
     pub: Socket | None  # None while it is bound anew
     address: Address
+    watches: list[accepting.AcceptWatch] = field(default_factory=list)  # of the ROUTER, then of the PUB
 
 
 class HubServer:
@@ -79,6 +83,8 @@ class HubServer:
         self._pairs: list[_Pair] = []
         self._scheduled = False
         self._closed = False
+        self._releasing = False
+        self._accept_told = -accepting.PAUSE
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(hub.limits.heartbeat / TICKS, self._tick)
 
@@ -104,6 +110,7 @@ class HubServer:
 
     def _start_router(self, pair: _Pair, router: Socket) -> None:
         pair.router = router
+        self._watch(pair, router)
         router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
 
     async def rekey(self, key: Key) -> None:
@@ -115,6 +122,8 @@ class HubServer:
             if pair.address.key is None:
                 continue
             pair.address = replace(pair.address, key=key)
+            while pair.watches:
+                pair.watches.pop().close()
             pair.router.unbind(endpoint)
             pair.router.close(0)
             self.hub.listener_lost(pair.listener)
@@ -135,7 +144,18 @@ class HubServer:
 
     def _start_pub(self, pair: _Pair, pub: Socket) -> None:
         pair.pub = pub
+        self._watch(pair, pub)
         pub.start(receive_frame, lambda frame: self._subscribed(pair, pub, frame), self.flush)
+
+    def _watch(self, pair: _Pair, sock: Socket) -> None:
+        if not pair.listener.local:  # on ipc libzmq ends the process instead: see service.MIN_FILES
+            pair.watches.append(accepting.AcceptWatch(self._context, sock, self._cannot_accept))
+
+    def _cannot_accept(self, number: int) -> None:
+        now = time.monotonic()
+        if now - self._accept_told >= accepting.PAUSE:
+            self._accept_told = now
+            log.error("%s", accepting.explain(number))
 
     async def rebind(self, *, local: bool) -> None:
         """Close every PUB (on ipc with `local` only) and bind it anew on its port: libzmq cannot drop a single peer.
@@ -147,6 +167,8 @@ class HubServer:
             listener = pair.listener
             if pair.pub is None or (listener.local and not local):
                 continue  # being done already, or nobody there is meant
+            while len(pair.watches) > 1:
+                pair.watches.pop().close()
             pair.pub.unbind(endpoint)
             pair.pub.close(0)
             pair.pub = None
@@ -189,10 +211,7 @@ class HubServer:
             _open_to_group(socket_path, address)
         return bound
 
-    def _received(self, pair: _Pair, route: bytes, frame: zmq.Frame | None) -> None:
-        if frame is None:
-            self.hub.counters.bad_frames += 1
-            return
+    def _received(self, pair: _Pair, route: bytes, frame: zmq.Frame, alone: bool) -> None:
         try:
             user = str(frame.get("User-Id"))
         except zmq.ZMQError:  # nobody our ZAP handler has let in
@@ -201,7 +220,10 @@ class HubServer:
         address = ""
         if route not in pair.listener.routes:
             address = _address_of(pair.listener, frame)
-        self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
+        if alone:
+            self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
+        else:
+            self.hub.parts_received(pair.listener, route, user, address, time.monotonic())
 
     def _subscribed(self, pair: _Pair, pub: Socket, frame: zmq.Frame) -> None:
         data = frame.bytes
@@ -233,6 +255,9 @@ class HubServer:
         self.after_turn()
         if self.hub.flush():
             self.wake()
+        if self.hub.holding and not self._releasing:
+            self._releasing = True
+            self._loop.call_later(RELEASE, self._release)
         frames = self.hub.take_pub()
         if frames:
             self._publish(frames)
@@ -241,8 +266,14 @@ class HubServer:
             self._send(out)
         for note in self.hub.take_notes():
             log_note(note)
-        for verdict in self.hub.take_verdicts():
+        for verdict in self.hub.authority.take_verdicts():
             audit.write(verdict)
+
+    def _release(self) -> None:
+        self._releasing = False
+        if not self._closed:
+            self.hub.release(time.monotonic())
+            self.flush()
 
     def _publish(self, frames: list[tuple[core_session.Listener, bytes]]) -> None:
         pubs = [pair.pub for pair in self._pairs]
@@ -280,6 +311,7 @@ class HubServer:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self.hub.limits.heartbeat / TICKS, self._tick)
         self.hub.tick(time.monotonic())
+        self.zap.tell_rest(time.monotonic())
         self.flush()
 
     async def drain(self, timeout: float) -> bool:
@@ -300,6 +332,8 @@ class HubServer:
         self._closed = True
         self._timer.cancel()
         for pair, (listen, publish) in zip(self._pairs, self.addresses, strict=True):
+            for watch in pair.watches:
+                watch.close()
             pair.router.close()
             if pair.pub is not None:
                 pair.pub.close()

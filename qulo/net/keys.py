@@ -25,11 +25,15 @@ import zmq
 from qulo.errors import ConfigError, Denied, FileError, QuloError, UsageError
 from qulo.net import curve
 from qulo.net.curve import Key, fingerprint
+from qulo.protocol.telling import Telling
 
 log = logging.getLogger(__name__)
 
 # Keys that wait for an operator; the ones heard of longest ago make room.
 PENDING = 1000
+
+# Unknown keys that are told of per minute: of one address, and of all. Keys are free for whoever wants many.
+KNOCKS_TOLD, ALL_KNOCKS_TOLD = 10, 100
 
 # Tokens that can be used at one time: each is a key that opens the door.
 TOKENS = 1000
@@ -83,6 +87,7 @@ class Keys:
         self._spent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # by a token's key: id, end of its parting
         self._accepted_dir, self._refused_dir, self._tokens_dir = accepted, data / "refused", data / "tokens"
         self._clock = clock
+        self._telling = Telling(KNOCKS_TOLD, ALL_KNOCKS_TOLD)
 
     def load(self) -> None:
         """Read everything anew. Raises ConfigError, and nothing has changed then."""
@@ -130,12 +135,15 @@ class Keys:
         if len(self.pending) >= PENDING:
             self.pending.popitem(last=False)
         self.pending[key] = Pending(key, address, now, now)
-        log.warning(
-            "an unknown key asks to be let in: %s, from %s; `qulo keys accept %s --name NAME` lets it in",
-            fingerprint(key),
-            address,
-            fingerprint(key),
-        )
+        untold = self._telling.tell(address, now)
+        if untold is not None:
+            log.warning(
+                "an unknown key asks to be let in: %s, from %s; `qulo keys accept %s --name NAME` lets it in%s",
+                fingerprint(key),
+                address,
+                fingerprint(key),
+                f" ({untold} others were not told: `qulo keys ls`)" if untold else "",
+            )
 
     # -- enrolment
 
@@ -343,6 +351,8 @@ def _read_ticket(path: Path) -> Ticket:
     try:
         fields = json.loads(path.read_text())
         public, name = fields["public"].encode(), fields["name"]
+        if not curve.is_key(fields["public"]):
+            raise ValueError("its key is none")
         return Ticket(path.stem, public, name, float(fields["expires"]), int(fields["uses"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"not a token's file ({error}); remove it", file=str(path)) from None

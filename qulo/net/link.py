@@ -20,10 +20,10 @@ import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
 from qulo.errors import Denied, Disconnected, ProtocolError, QuloError, Refused
-from qulo.net.curve import Key, fingerprint, is_public
+from qulo.net.curve import Key, fingerprint, is_key
 from qulo.net.ids import make_instance
 from qulo.net.resolve import resolve
-from qulo.net.socket import FRAME_EXTRA, Socket, open_socket, receive_bytes, receive_parts
+from qulo.net.socket import FRAME_EXTRA, Socket, monitor_address, open_socket, receive_bytes, receive_parts
 from qulo.protocol import events
 from qulo.protocol import link as core
 from qulo.protocol.events import Event
@@ -158,7 +158,7 @@ class LinkDriver:
         try:
             self._dialled = await self._numeric()
             self._dial()
-        except OSError as error:
+        except (OSError, zmq.ZMQError) as error:  # the latter where no socket can be made, as without files left
             self._fail(Disconnected(f"{self.url}: {error.strerror or error}"))
             self._drop()
             return False
@@ -208,7 +208,11 @@ class LinkDriver:
     def _know_key(self, key: bytes) -> None:
         """Believed over CURVE only: what comes over ipc:// may be from somebody else."""
         security = self.security if self.url.startswith("tcp://") else None
-        if security is not None and key not in (security.server, security.next) and is_public(key):
+        if (
+            security is not None
+            and key not in (security.server, security.next)
+            and is_key(key.decode("ascii", "replace"))
+        ):
             self._change_key(replace(security, next=key))
 
     def _change_key(self, security: Security) -> None:
@@ -240,7 +244,7 @@ class LinkDriver:
         sockets = self._sockets
         if sockets is None:
             return
-        address = f"inproc://qulo.monitor.{id(sock)}.{self.attempts}"
+        address = monitor_address()
         sock.monitor(address, _EVENTS)
         watcher = open_socket(self._context, zmq.PAIR, self.link.high_water, -1)
         watcher.connect(address)
@@ -366,7 +370,10 @@ class LinkDriver:
 
     def _happened(self, event: Event) -> None:
         if isinstance(event, events.Welcomed):
-            self._welcomed(event)
+            try:
+                self._welcomed(event)
+            except zmq.ZMQError as error:
+                self._fail(Disconnected(f"{self.url}: {error.strerror}"))
         elif isinstance(event, events.Dismissed):
             self._fail(event.error)
         elif isinstance(event, events.NewKey):

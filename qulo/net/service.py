@@ -28,12 +28,12 @@ from qulo.net.ids import make_epoch, make_token
 from qulo.net.keys import Keys
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
+from qulo.protocol.authority import UID
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
 from qulo.protocol.link import Identity, Link, Phase
 from qulo.protocol.permissions import ADMIN, Permissions
 from qulo.protocol.ports import Limits
-from qulo.protocol.reception import UID
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
 from qulo.protocol.session import Session
@@ -67,12 +67,13 @@ class Service:
         self._context = make_context()
         hub = Hub(settings.name or settings.program, make_epoch(), limits_of(settings), make_token, version)
         hub.is_host = settings.program == "qulod"
-        hub.permissions = Permissions(settings.permissions)
-        hub.administrators = frozenset({f"{UID}0", f"{UID}{os.geteuid()}"})
+        hub.authority.permissions = Permissions(settings.permissions)
+        hub.authority.administrators = frozenset({f"{UID}0", f"{UID}{os.geteuid()}"})
         for topic in (LIST, LOCAL_LIST):
             hub.system[topic] = self._report
         hub.system[f"{ADMIN}.auth.explain"] = lambda asker, argument: explain(hub, argument)
         self._server = HubServer(hub, self._context)
+        self._server.zap.max_handshakes = settings.max_handshakes
         self._driver: LinkDriver | None = None
         self._keys: Keys | None = None  # where peers come in with keys
         self._tasks: set[asyncio.Task[None]] = set()
@@ -221,7 +222,7 @@ class Service:
             master=found.addresses if "master" in unsaid else settings.master,
             name=name if "name" in unsaid else settings.name,
         )
-        self.hub.name = self.settings.name or name
+        self.hub.authority.hub = self.settings.name or name
         return self.settings
 
     def dial(self) -> None:
@@ -306,7 +307,8 @@ class Service:
         else:
             self.settings = settings
         self.hub.adopt(limits_of(settings))
-        changed = settings.permissions != self.hub.permissions.rules
+        self._server.zap.max_handshakes = settings.max_handshakes
+        changed = settings.permissions != self.hub.authority.permissions.rules
         self.hub.adopt_permissions(Permissions(settings.permissions), time.monotonic())
         self._server.wake()
         if changed:

@@ -9,6 +9,7 @@ sends (https://libzmq.readthedocs.io, zmq_getsockopt ZMQ_FD).
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 Handler = Callable[[Any], None]
+
+_monitors = itertools.count(1)
 
 
 class Socket(zmq.asyncio.Socket):
@@ -123,6 +126,11 @@ class Socket(zmq.asyncio.Socket):
         return error.errno == errno.EHOSTUNREACH
 
 
+def monitor_address() -> str:
+    """Where a socket's monitor can be: an address that was never used, for libzmq frees one some time after."""
+    return f"inproc://qulo.monitor.{next(_monitors)}"
+
+
 def make_context() -> zmq.asyncio.Context:
     """A context for one event loop. Make it after the last fork: an inherited one does nothing, silently."""
     context = zmq.asyncio.Context()
@@ -166,15 +174,15 @@ def receive_parts(raw: zmq.Socket[bytes]) -> list[bytes]:
     return raw.recv_multipart(_NOBLOCK)
 
 
-def receive_routed(raw: zmq.Socket[bytes]) -> tuple[bytes, zmq.Frame | None]:
-    """For ROUTER: the route and the frame; None where the message did not have exactly that one part.
+def receive_routed(raw: zmq.Socket[bytes]) -> tuple[bytes, zmq.Frame, bool]:
+    """For ROUTER: the route, the frame, and whether the message had exactly that one part.
 
     The parts of one message arrive together, so that reading on cannot block.
     """
     route = raw.recv(_NOBLOCK)
     frame = raw.recv(_NOBLOCK, copy=False, track=False)
     if not frame.more:
-        return route, frame
+        return route, frame, True
     while raw.rcvmore:
         raw.recv(_NOBLOCK, copy=False)
-    return route, None
+    return route, frame, False

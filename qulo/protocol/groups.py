@@ -36,9 +36,15 @@ class Group:
         """A member has left; what it was given and did not take is its own affair."""
         self.members.remove((session, sid))
 
-    def deal(self, topic: str, kind: int, bodies: list[bytes]) -> int:
-        """Give each body to one member; returns how many were dropped because all members are full."""
-        up = [m for m in self.members if m[0].life is Life.UP] or self.members
+    def deal(self, topic: str, kind: int, bodies: list[bytes], local: bool = False) -> int:
+        """Give each body to one member; returns how many were dropped because all members are full.
+
+        A local topic is for members on this host; others have it in no pattern.
+        """
+        members = [m for m in self.members if m[0].listener.local] if local else self.members
+        if not members:
+            return 0
+        up = [m for m in members if m[0].life is Life.UP] or members
         able = [m for m in up if m[0].channel.room > m[0].channel.limit // 2]
         self.crowded = not able
         if not able:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from qulo.errors import BadTopic, Denied, Disconnected, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
+from qulo.protocol.bucket import Bucket
 from qulo.protocol.calls import Asker, Calls
 from qulo.protocol.permissions import PING, REMEMBERED, Permissions
 from qulo.protocol.ports import Limits, Request, SystemHandler, Upstream
@@ -35,6 +36,13 @@ ABOVE_LIMIT = 16 * 1024 * 1024
 
 # Seconds between two samples of the topics' message counts, for rates.
 SAMPLE = 5.0
+
+# Seconds' worth of max_rate that a peer may publish at once: more than the time between two looks at who is held
+# back, so that a steady publisher gets its whole rate.
+RATE_BURST = 1.0
+
+# Connections whose session has ended, and whose next one inherits what it owes to max_rate: else a HELLO would pay it.
+DEBTORS = 1000
 
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
@@ -63,7 +71,8 @@ class Hub(Reception):
         self.router = Router(epoch, limits, self.counters, self._notes.append)
         self.router.decides = self._decides
         self.calls = Calls(limits, self.counters, epoch)
-        self._parked: dict[Session, None] = {}
+        self._parked: dict[Session, None] = {}  # while subscribers lag
+        self._held: dict[Session, None] = {}  # over max_rate
         self._above: deque[tuple[str, int, list[bytes], bytes]] = deque()
         self._above_size = 0
         self._above_lost: set[str] = set()
@@ -78,6 +87,9 @@ class Hub(Reception):
     ) -> None:
         """A frame from a ROUTER; `user` is `principal#connection`, as the ZAP handler gave it."""
         self.counters.frames_in += 1
+        if listener.offenders.ignored and listener.offenders.is_ignored(route, user, now):
+            self.counters.ignored += 1
+            return
         session = listener.routes.get(route)
         if session is not None and session.user != user:
             session = None  # a connection that took over a dead one's routing id is not that peer
@@ -97,7 +109,18 @@ class Hub(Reception):
             else:
                 self._numbered(session, number, records, len(data), now)
         except ProtocolError as error:
-            self._bad(listener, route, session, error, now)
+            self._bad(Connection(listener, route, user, address), session, error, now)
+
+    def parts_received(self, listener: Listener, route: bytes, user: str, address: str, now: float) -> None:
+        """A message from a ROUTER that had more than the one part that a frame has."""
+        self.counters.frames_in += 1
+        if listener.offenders.ignored and listener.offenders.is_ignored(route, user, now):
+            self.counters.ignored += 1
+            return
+        session = listener.routes.get(route)
+        if session is not None and session.user != user:
+            session = None
+        self._bad(Connection(listener, route, user, address), session, ProtocolError("a frame is one part"), now)
 
     def subscription_received(self, listener: Listener, user: str, message: bytes, now: float) -> bool:
         """A message from an XPUB; True when the caller shall install `message[1:]` for the sender."""
@@ -120,17 +143,25 @@ class Hub(Reception):
             for session in self.sessions.values():
                 session.heard = min(now, session.heard + stalled)
         for session in list(self.sessions.values()):
-            silence = now - session.heard
-            if silence > self.limits.session_timeout:
-                self.end(session, "expired", now)
-            elif silence > SILENT_BEATS * self.limits.heartbeat and session.step("silent"):
-                self._note("warning", f"{session.name} is suspect: silent for {silence:.1f} s")
-            if not session.channel.all_sent:
-                self._dirty[session] = None  # the socket refused something: try again
+            self._look_after(session, now)
         self.calls.expire(now, self._settle)
+        if self._held:
+            self.release(now)
         if self.blocked or any(session.slow for session in self.router.sessions):
             self._measure(now)
+        for listener in self.listeners:
+            listener.offenders.tidy(now)
         self._sample(now)
+
+    def _look_after(self, session: Session, now: float) -> None:
+        """Has it been silent for too long?"""
+        silence = now - session.heard
+        if silence > self.limits.session_timeout:
+            self.end(session, "expired", now)
+        elif silence > SILENT_BEATS * self.limits.heartbeat and session.step("silent"):
+            self._note("warning", f"{session.name} is suspect: silent for {silence:.1f} s")
+        if not session.channel.all_sent:
+            self._dirty[session] = None  # the socket refused something: try again
 
     def flush(self) -> bool:
         """Turn what this turn decided into frames; True when another turn should follow soon."""
@@ -201,8 +232,13 @@ class Hub(Reception):
         session.parked.clear()
         session.parked_size = 0
         self._parked.pop(session, None)
+        self._held.pop(session, None)
 
     def _ended(self, session: Session, why: str) -> None:
+        if session.bucket is not None:
+            self._debts[session.user] = session.bucket
+            if len(self._debts) > DEBTORS:
+                del self._debts[next(iter(self._debts))]
         if self.upstream:
             for sid in [*session.members, *session.responders]:
                 self.upstream.leave(session, sid)
@@ -221,18 +257,57 @@ class Hub(Reception):
     def _numbered(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
         if self.router.budget <= 0 and not self.blocked:
             self._measure(now)
-        if session.parked or (self.blocked and any(_begins([r], wire.PUBLISH) for r in records)):
+        if session.parked or (self.blocked and _publishes(records)):
+            self._park(session, number, records, size)
+            return
+        if session.bucket is not None and self._is_over_rate(session, records, now):
+            self._hold(session)
             self._park(session, number, records, size)
             return
         self._take_in(session, number, records, size, now)
 
     def _park(self, session: Session, number: int, records: list[Record], size: int) -> None:
-        """Healthy subscribers lag: this frame is not accepted yet, so its publisher's credit runs out."""
+        """Healthy subscribers lag, or it publishes too fast: the frame is not accepted yet, so credit runs out."""
         if session.parked_size + size > 2 * self.limits.link_buffer + self.limits.max_message:
             raise ProtocolError("more was sent than the hub has given credit for")
         session.parked_size += size
         session.parked.append((number, records, size))
-        self._parked[session] = None
+        if session not in self._held:
+            self._parked[session] = None
+
+    def _is_over_rate(self, session: Session, records: list[Record], now: float) -> bool:
+        """Has it published more than max_rate allows, so that these records have to wait?"""
+        return session.bucket is not None and not session.bucket.is_open(now) and _publishes(records)
+
+    def _hold(self, session: Session) -> None:
+        """Keep what it sends until its rate allows more; named once."""
+        self._held[session] = None
+        if not session.over_rate:
+            session.over_rate = True
+            rate = self.limits.max_rate * session.weight
+            self._note(
+                "warning",
+                f"{session.name} ({session.address}) publishes more than {rate} messages per second (max_rate): "
+                "it is held back, nothing is lost",
+            )
+
+    @property
+    def holding(self) -> bool:
+        """Is anybody held back by max_rate? Then call `release` soon."""
+        return bool(self._held)
+
+    def release(self, now: float) -> None:
+        """Take in what was held back, as far as each one's rate goes by now."""
+        self._parked.update(self._held)
+        self._held.clear()
+        if not self.blocked:
+            self._measure(now)
+
+    def _count_rate(self, session: Session, count: int, now: float) -> None:
+        """It published: that counts against max_rate."""
+        if session.bucket is None:
+            session.bucket = Bucket(self.limits.max_rate * session.weight, RATE_BURST, now)
+        session.bucket.take(count)
 
     def _take_in(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
         channel = session.channel
@@ -247,21 +322,27 @@ class Hub(Reception):
                     self._publish(session, record, now)
                     continue
             self._dispatch(session, record, now)
+            if session.life is Life.DOWN:
+                return  # what comes in one frame with BYE, behind it
 
     def _measure(self, now: float) -> None:
         """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
         self.blocked = self._draining or not self.router.measure(now)
         while self._parked and not self.blocked:
             session = next(iter(self._parked))
+            del self._parked[session]
+            if self._is_over_rate(session, session.parked[0][1], now):
+                self._hold(session)
+                continue
             number, records, size = session.parked.popleft()
             session.parked_size -= size
-            del self._parked[session]
             if session.parked:
                 self._parked[session] = None  # at the end: publishers take turns
             try:
                 self._take_in(session, number, records, size, now)
             except ProtocolError as error:
-                self._bad(session.listener, session.route or b"", session, error, now)
+                where = Connection(session.listener, session.route or b"", session.user, session.address)
+                self._bad(where, session, error, now)
             if self.router.budget <= 0:
                 self.blocked = not self.router.measure(now)
         while self._above and not self.blocked:
@@ -302,7 +383,7 @@ class Hub(Reception):
         (topics.check_pattern if is_pattern else topics.check_topic)(topic)
         decision = session.rights.decide(permission, topic)
         if not decision.allowed:
-            self.audit(session, permission, topic, False, str(decision.rule or "no rule allows it"), now)
+            self.authority.audit(session, permission, topic, False, str(decision.rule or "no rule allows it"), now)
             name = session.rights.speaker(topic).name
             why = f"`qulo auth explain {name} {permission} '{topic}'` on the hub's host says why"
             if decision.rule is not None and decision.rule.reason:
@@ -368,6 +449,8 @@ class Hub(Reception):
         wire.check_bodies(kind, bodies)
         self.counters.runs += 1
         self.counters.messages += len(bodies)
+        if self.limits.max_rate:
+            self._count_rate(session, len(bodies), now)
         if session.kind == "agent" and name not in session.forwarded:
             session.forwarded[name if len(session.forwarded) < AGENT_TOPICS else ">"] = None
         self.router.publish(name, kind, bodies, session.instance)
@@ -503,7 +586,7 @@ class Hub(Reception):
         except QuloError as error:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
             session.answer(rid, ProtocolError.code, wire.RAW, f"bad argument: {error}".encode())
             return
         session.answer(rid, "", wire.PACKED, answer)
@@ -575,9 +658,9 @@ class Hub(Reception):
 
         A SUB can outlive its session, and PUB cannot drop a single peer: bind it anew where rules have changed.
         """
-        self.permissions = permissions
+        self.authority.permissions = permissions
         for session in list(self.sessions.values()):
-            session.rights = self._rights(session.user, session.kind)
+            session.rights = self.authority.rights(session.user, session.kind)
             session.publishes.clear()
             if session.kind == "agent" and not session.rights.decide("respond", PING).allowed:
                 self._dismiss(session, "it may not be an agent any more", now)
@@ -593,7 +676,7 @@ class Hub(Reception):
             decision = session.rights.decide(permission, pattern)
             if decision.allowed:
                 continue
-            self.audit(session, permission, pattern, False, str(decision.rule or "no rule allows it"), now)
+            self.authority.audit(session, permission, pattern, False, str(decision.rule or "no rule allows it"), now)
             self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], now)
             self._deny(session, sid, Denied(f"the hub's permissions have changed: no {permission} on {pattern}"))
 
@@ -603,10 +686,20 @@ class Hub(Reception):
             self.limits,
             max_subscriptions=limits.max_subscriptions,
             max_pending=limits.max_pending,
+            max_rate=limits.max_rate,
             session_timeout=limits.session_timeout,
             slow_after=limits.slow_after,
         )
-        self.limits = self.router.limits = self.calls.limits = kept
+        rate, self.limits = self.limits.max_rate, kept
+        self.router.limits = self.calls.limits = kept
+        if rate != kept.max_rate:
+            self._debts.clear()
+            for session in self.sessions.values():
+                session.over_rate = False
+                if not kept.max_rate:
+                    session.bucket = None  # who is held back goes on with the next `release`
+                elif session.bucket is not None:
+                    session.bucket.rate = kept.max_rate * session.weight
 
     # -- small things
 
@@ -627,6 +720,11 @@ class Hub(Reception):
         counts = {t.name: t.messages for t in self.router.window.topics.values()}
         self.rates = {name: (count - before.get(name, 0)) / (now - then) for name, count in counts.items() if then}
         self._sampled = (now, counts)
+
+
+def _publishes(records: list[Record]) -> bool:
+    """Is any of them, if they are records at all, a PUBLISH?"""
+    return any(_begins([record], wire.PUBLISH) for record in records)
 
 
 def _begins(records: list[Record], verb: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from qulo.errors import ProtocolError, QuloError, from_wire
+from qulo.errors import BadTopic, ProtocolError, QuloError, from_wire
 from qulo.protocol import topics, wire
 from qulo.protocol.channel import Channel
 from qulo.protocol.events import (
@@ -46,7 +46,7 @@ ECHOES = 16
 ROUTES = 50_000
 
 # What taking a run or a pulse of the wrong shape apart raises: checking each one before would cost more than all else.
-_MISSHAPEN = (ValueError, TypeError, AttributeError)
+_MISSHAPEN = (ValueError, TypeError, AttributeError, BadTopic)
 
 
 class Phase(Enum):
@@ -509,6 +509,7 @@ class Link:
         if tracker is None:
             return
         for topic, seq, _, origin, kind, bodies in runs:
+            self._route_of(topic)  # raises for what is no topic
             if topics.matches(tracker.pattern, topic):  # others' runs can share a frame that is sent again
                 tracker.repair((topic, kind, bodies, origin, seq), self._fresh)
         self._release(tracker)
@@ -523,6 +524,7 @@ class Link:
 
     def _gap(self, record: Record) -> None:
         _, sid, pattern, epoch, first, last, reason = record
+        topics.check_pattern(pattern)
         tracker = self.trackers.get(sid)
         if tracker is not None:
             tracker.pass_gap(Gap(pattern, epoch, first, last, reason), self._fresh)

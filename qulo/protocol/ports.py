@@ -23,6 +23,7 @@ class Limits:
     replay_window: int = 64 * 1024 * 1024
     max_subscriptions: int = 1000
     max_pending: int = 10_000
+    max_rate: int = 0  # messages per second that a peer may publish; 0: any number
     heartbeat: float = 2.0
     session_timeout: float = 30.0
     slow_after: float = 5.0
@@ -99,7 +100,7 @@ class Upstream(Protocol):
 
 SystemHandler = Callable[[Session, dict[str, Any]], Any]
 """Answers a request on one of the system's topics: who asks, and the argument. Raises QuloError, or ValueError,
-TypeError or KeyError for a bad argument. The asker has been authorised."""
+TypeError, KeyError, ArithmeticError or RecursionError for a bad argument. The asker has been authorised."""
 
 
 @dataclass(slots=True)
@@ -110,6 +111,7 @@ class Counters:
     runs: int = 0
     frames_in: int = 0
     bad_frames: int = 0
+    ignored: int = 0  # frames of connections that sent too many bad ones
     requests: int = 0
     no_responders: int = 0
     repairs: int = 0

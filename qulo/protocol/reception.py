@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 
 from qulo.errors import BadVersion, Denied, ProtocolError, QuloError
 from qulo.protocol import topics, wire
+from qulo.protocol.authority import Authority, principal_of
+from qulo.protocol.bucket import Bucket
 from qulo.protocol.channel import Channel
-from qulo.protocol.permissions import PING, Actor, Decision, Permissions, Rights
+from qulo.protocol.offenders import BAD_FRAMES, BAD_WITHIN
+from qulo.protocol.permissions import Rights
 from qulo.protocol.ports import Counters, Limits, Note, Verdict
 from qulo.protocol.session import Life, Listener, Session
+from qulo.protocol.telling import Telling
 from qulo.protocol.wire import Record
 
 NAME = re.compile(r"[a-z0-9._-]{1,64}\Z")
@@ -33,15 +37,11 @@ BAD_PAUSE = 5.0
 
 INSTANCE_BYTES = 8
 
-# Principals that are no key's: whoever has this user id on ipc://, and whoever comes over plain loopback. Names of
-# keys have no colon.
-UID = "uid:"
-PLAIN = "plain:"
+# Refused HELLOs, and connections that are ignored, which are told per minute: of one principal, and of all.
+TOLD_EACH, TOLD_ALL = 10, 100
 
-# Denials of one session that are written to the audit log; from then on one in so many seconds, with how many
-# were left out: whoever is denied must not fill the disk.
-AUDITED = 20
-AUDIT_PAUSE = 5.0
+# Bytes of a value in a HELLO's info that are kept.
+INFO_VALUE = 256
 
 # The code of an answer to a frame from somebody who has no session here: say HELLO (again).
 NO_SESSION = "no-session"
@@ -60,13 +60,11 @@ class Reception:
     """Sessions by instance, by token, and by the connection of their SUB. `epoch` names the hub's start."""
 
     def __init__(self, name: str, epoch: int, limits: Limits, make_token: Callable[[], bytes], version: str) -> None:
-        self.name = name
         self.epoch = epoch
         self.limits = limits
         self.version = version
         self.counters = Counters()
-        self.permissions = Permissions()
-        self.administrators: frozenset[str] = frozenset()  # principals, such as uid:0
+        self.authority = Authority(name)
         self.listeners: list[Listener] = []
         self.sessions: dict[bytes, Session] = {}  # by instance
         self.down: deque[Session] = deque(maxlen=REMEMBERED)
@@ -77,9 +75,9 @@ class Reception:
         self._out: list[tuple[Listener, bytes, bytes]] = []
         self.next_key: bytes | None = None  # what the hub's public key will be
         self._told_key: set[str] = set()  # principals that know it
-        self._void: dict[str, int] = {}  # principal → its connections up to this number are revoked
+        self._debts: dict[str, Bucket] = {}  # by user: of its last session, see DEBTORS
+        self._telling = Telling(TOLD_EACH, TOLD_ALL)
         self._notes: list[Note] = []
-        self._verdicts: list[Verdict] = []
 
     # -- what the hub fills in
 
@@ -111,37 +109,21 @@ class Reception:
         self._notes.clear()  # the list itself is shared with the router
         return notes
 
-    # -- who is who
+    @property
+    def name(self) -> str:
+        """What the hub is called."""
+        return self.authority.hub
 
-    def _actor(self, principal: str) -> Actor:
-        if principal.startswith(UID):
-            return Actor(f"{self.name}/local", True, principal in self.administrators)
-        return Actor(f"{self.name}/plain" if principal == PLAIN else principal, False)
-
-    def _rights(self, user: str, kind: str) -> Rights:
-        """What the sessions of this connection may do, as the permissions are now."""
-        actor = self._actor(principal_of(user))
-        speaks_for_others = kind == "agent" and "/" not in actor.name
-        return Rights(self.permissions, actor, Actor(f"{actor.name}/local", False) if speaks_for_others else None)
-
-    def explain(self, name: str, verb: str, pattern: str) -> Decision:
-        """What is decided for whoever has this name: a key's, with /local behind for programs."""
-        local = name == f"{self.name}/local"
-        return self.permissions.decide(Actor(name, local), verb, pattern)
+    # -- keys
 
     def revoke(self, principal: str, connection: int, now: float) -> None:
         """The key of `principal` counts no more, on none of its connections up to the number `connection`.
 
         It may have a SUB that outlived its session, and PUB cannot drop a single peer: bind it anew.
         """
-        self._void[principal] = connection
-        ended = [session for session in self.sessions.values() if session.principal == principal]
-        for session in ended:
+        self.authority.void(principal, connection)
+        for session in [session for session in self.sessions.values() if session.principal == principal]:
             self._dismiss(session, "this key was revoked", now)
-
-    def _is_void(self, user: str) -> bool:
-        principal, _, number = user.rpartition("#")
-        return principal in self._void and int(number) <= self._void[principal]
 
     def announce_key(self, key: bytes | None) -> None:
         """Tell everybody with a key of their own what the hub's will be; None: it stays as it is."""
@@ -166,52 +148,32 @@ class Reception:
         if session.key_frame and session.channel.acked >= session.key_frame:
             self._told_key.add(session.principal)
 
-    def take_verdicts(self) -> list[Verdict]:
-        """What to append to the audit log."""
-        verdicts, self._verdicts = self._verdicts, []
-        return verdicts
-
-    def audit(self, session: Session, verb: str, on: str, allowed: bool, why: str, now: float) -> None:
-        """Something was denied to, or done for, a session."""
-        speaker = session.rights.speaker(on)
-        if allowed:
-            self._verdicts.append(Verdict(speaker.name, session.address, verb, on, True, why))
-            return
-        session.denied += 1
-        if session.denied > AUDITED and now - session.denial_told < AUDIT_PAUSE:
-            session.denials_untold += 1
-            return
-        untold, session.denials_untold, session.denial_told = session.denials_untold, 0, now
-        self._verdicts.append(Verdict(speaker.name, session.address, verb, on, False, why, untold))
-
     # -- sessions
 
     def _greet(self, where: Connection, records: list[Record], now: float) -> None:
-        if not records or wire.check(records[0], "up") != wire.HELLO:
+        is_hello = bool(records) and wire.check(records[0], "up") == wire.HELLO
+        if where.listener.offenders.bad(where.route, where.user, now):  # who has a session does not come here
+            self._ignore(where, where.listener.routes.get(where.route), now)
+            return
+        if not is_hello:
             self.counters.bad_frames += not records or records[0][0] != wire.BEAT
             self._refuse(where.listener, where.route, NO_SESSION, "say HELLO first")
             return
-        _, version, instance, name, kind, token, epoch, received, info = records[0]
+        hello = records[0]
+        _, version, instance, name, kind, _, _, received, info = hello
         try:
             self._check_hello(version, instance, name, kind)
-            rights = self._check_kind(where, kind)
-            if kind == "agent" and "/" not in rights.actor.name:
-                name = rights.actor.name  # the key says who it is, and nothing else does
-            session = self.sessions.get(instance)
-            if session is not None and _stillborn(session, where.user, token):
-                self.end(session, "bye", now)
-                session = None
-            resumed = session is not None and self._may_resume(session, token, epoch)
-            if session is not None and session.principal != principal_of(where.user):
-                self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
-                session, resumed = None, False
+            rights = self.authority.admit(where.user, kind, where.address, now)
+            session = self._find(where, hello, now)
         except QuloError as error:
-            self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}")
+            untold = self._telling.tell(principal_of(where.user), now)
+            if untold is not None:
+                self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}{_and_more(untold)}")
             self._refuse(where.listener, where.route, error.code, str(error))
             return
+        resumed = session is not None
         if session is None:
-            session = self._new_session(where, records[0], name, rights, now)
-            session.claimed = token
+            session = self._new_session(where, hello, rights, now)
         session.rights = rights
         self._attach(session, where, info, now)
         if resumed:
@@ -219,6 +181,22 @@ class Reception:
         self._welcome(session, resumed)
         if not session.key_frame:
             self._tell_key(session)
+
+    def _find(self, where: Connection, hello: Record, now: float) -> Session | None:
+        """The session that this HELLO goes on with; None: it begins one. Raises Denied where it may not."""
+        instance, token, epoch = hello[2], hello[5], hello[6]
+        session = self.sessions.get(instance)
+        if session is None:
+            return None
+        if _stillborn(session, where.user, token):
+            self.end(session, "bye", now)
+            return None
+        if epoch != self.epoch or token != session.token:
+            raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
+        if session.principal != principal_of(where.user):
+            self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
+            return None
+        return session
 
     def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
         if version != wire.VERSION:
@@ -228,26 +206,10 @@ class Reception:
         if not NAME.match(name):
             raise Denied(f"the name {name[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
 
-    def _check_kind(self, where: Connection, kind: str) -> Rights:
-        if self._is_void(where.user):
-            raise Denied("this key was revoked")
-        rights = self._rights(where.user, kind)
-        decision = rights.decide("respond", PING)
-        if kind == "agent" and not decision.allowed:
-            why = str(decision.rule or "no rule allows it")
-            self._verdicts.append(Verdict(rights.actor.name, where.address, "respond", PING, False, why))
-            raise Denied(
-                f"{rights.actor.name} may not be an agent here: that needs the permission to respond on {PING}"
-            )
-        return rights
-
-    def _may_resume(self, session: Session, token: bytes | None, epoch: int) -> bool:
-        if epoch != self.epoch or token != session.token:
-            raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
-        return True
-
-    def _new_session(self, where: Connection, hello: Record, name: str, rights: Rights, now: float) -> Session:
-        instance, kind = hello[2], hello[4]
+    def _new_session(self, where: Connection, hello: Record, rights: Rights, now: float) -> Session:
+        instance, name, kind = hello[2:5]
+        if kind == "agent" and "/" not in rights.actor.name:
+            name = rights.actor.name  # the key says who it is, and nothing else does
         token = self._make_token()
         session = Session(
             instance=instance,
@@ -261,9 +223,9 @@ class Reception:
             rights=rights,
             heard=now,
             since=now,
+            claimed=hello[5],
         )
-        channel = session.channel
-        channel.mark = partial(self._dirty_later, session)
+        session.channel.mark = partial(self._dirty_later, session)
         self.sessions[instance] = session
         self._by_token[token] = session
         return session
@@ -280,7 +242,8 @@ class Reception:
             self._detach(other)
         self._detach(session)
         session.listener, session.route, session.user, session.address = where
-        session.info = {str(k)[:32]: str(v)[:256] for k, v in list(info.items())[:16]}
+        session.bucket = session.bucket or self._debts.pop(session.user, None)
+        session.info = {str(k)[:32]: _word(v) for k, v in list(info.items())[:16]}
         where.listener.routes[where.route] = session
         self._heard(session, now)
         self._note("info", f"{session.kind} {session.name} ({where.address}) is connected")
@@ -359,7 +322,7 @@ class Reception:
         session = self._by_token.get(token)
         if (
             session is None
-            or self._is_void(user)
+            or self.authority.is_void(user)
             or session.principal != principal_of(user)
             or session.listener is not listener
             or prefix != wire.session_key(token)
@@ -372,11 +335,31 @@ class Reception:
         self._own(session, [wire.TIED])
         return True
 
-    def _bad(self, listener: Listener, route: bytes, session: Session | None, error: Exception, now: float) -> None:
-        """Garbage is counted, answered while it is rare, and dropped."""
+    def _bad(self, where: Connection, session: Session | None, error: Exception, now: float) -> None:
+        """Garbage is counted, answered while it is rare, and dropped; a flood of it is not even looked at."""
         self.counters.bad_frames += 1
-        if session is None:
-            return
+        if session is not None:
+            self._answer_bad(where.listener, where.route, session, error, now)
+        if where.listener.offenders.bad(where.route, where.user, now):
+            self._ignore(where, session, now)
+
+    def _ignore(self, where: Connection, session: Session | None, now: float) -> None:
+        """Its frames are dropped from now on, as if the connection were gone: whoever means well connects anew."""
+        principal = principal_of(where.user)
+        actor = self.authority.rights(where.user, "client").actor.name
+        name = actor if session is None else f"{session.name} ({actor})"
+        untold = self._telling.tell(f"ignored {principal}", now)
+        if untold is not None:
+            why = f"more than {BAD_FRAMES} bad frames within {BAD_WITHIN:g} s"
+            self._note("error", f"{name} from {where.address} is ignored: {why}{_and_more(untold)}")
+            address = where.address if session is None else session.address
+            self.authority.write(Verdict(actor, address, "send", "", False, "bad frames", untold))
+        if session is not None and session.life is not Life.DOWN:
+            self._detach(session)
+            if session.step("silent"):
+                self._note("warning", f"{session.name} is suspect: it is ignored")
+
+    def _answer_bad(self, listener: Listener, route: bytes, session: Session, error: Exception, now: float) -> None:
         session.bad += 1
         if session.bad > ANSWERED_BAD and now - session.bad_answered < BAD_PAUSE:
             return
@@ -388,9 +371,13 @@ class Reception:
         self._notes.append(Note(level, text))
 
 
-def principal_of(user: str) -> str:
-    """Whose connection it is: `user` is `principal#connection`."""
-    return user.rpartition("#")[0]
+def _and_more(untold: int) -> str:
+    return f" ({untold} more were not told)" if untold else ""
+
+
+def _word(value: Any) -> str:
+    """A value of a HELLO's info, which is whatever a peer sent: only words and numbers are ever shown."""
+    return str(value)[:INFO_VALUE] if isinstance(value, str | int | float) else ""
 
 
 def _stillborn(session: Session, user: str, token: bytes | None) -> bool:

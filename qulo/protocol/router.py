@@ -103,7 +103,7 @@ class Router:
                 interest.count += count
         if topic.groups:
             for group in topic.groups:
-                self._work(group, name, kind, bodies)
+                self._work(group, topic, kind, bodies)
 
     def close_bundle(self) -> None:
         """Make the open runs one frame and send it. Whoever adds to `frames` calls this first."""
@@ -177,8 +177,8 @@ class Router:
         if session.channel.room < session.channel.limit // 2:
             self.budget = 0
 
-    def _work(self, group: Group, topic: str, kind: int, bodies: list[bytes]) -> None:
-        dropped = group.deal(topic, kind, bodies)
+    def _work(self, group: Group, topic: Topic, kind: int, bodies: list[bytes]) -> None:
+        dropped = group.deal(topic.name, kind, bodies, topic.local)
         if dropped:
             self.counters.dropped += dropped
             if not group.dropped:

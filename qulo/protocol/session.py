@@ -12,8 +12,10 @@ from enum import Enum
 from typing import Any
 
 from qulo.errors import Overloaded
+from qulo.protocol.bucket import Bucket
 from qulo.protocol.channel import Channel
 from qulo.protocol.interest import Interest
+from qulo.protocol.offenders import Offenders
 from qulo.protocol.permissions import Rights
 from qulo.protocol.wire import ANSWER, BODY_OVERHEAD, RECORD_OVERHEAD, Record
 
@@ -48,6 +50,7 @@ class Listener:
     local: bool
     publish: int  # the PUB's TCP port, 0 on ipc: the PUB is beside the ROUTER
     routes: dict[bytes, Session] = field(default_factory=dict)
+    offenders: Offenders = field(default_factory=Offenders)
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +106,8 @@ class Session:
     repairs: deque[Repair] = field(default_factory=deque)
     parked: deque[tuple[int, list[Record], int]] = field(default_factory=deque)
     parked_size: int = 0
+    over_rate: bool = False  # was it named for that in the log?
+    bucket: Bucket | None = None  # of messages published; None: there is no max_rate, or it published nothing yet
     reached: int = 0  # PUB frames the peer says it has taken
     closed_frames: int = 0  # PUB frames owed by subscriptions that have ended
     pulse: tuple[int, dict[int, int]] = (0, {})  # the last pulse on PUB: number, sid → count

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgpack
 import pytest
 
 import qulo
@@ -713,3 +714,26 @@ def test_a_socket_path_in_the_environment_is_found(monkeypatch: pytest.MonkeyPat
                 assert bus.url == site.url("m", local=True)
 
     _run(story())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param([1, PACKED, b"x"], id="headers are no map"),
+        pytest.param([{"h": 1}, HEADED, b"x"], id="headers twice"),
+        pytest.param([{"h": 1}, RAW, "text"], id="a body that is no bytes"),
+        pytest.param([{"h": 1}, 9, b"x"], id="an unknown kind"),
+    ],
+)
+def test_a_body_with_bad_headers_comes_as_its_bytes(value: Any) -> None:
+    data = msgpack.packb(value)
+    message = decode_body("t", HEADED, data)
+    assert message.body == data
+    assert "qulo-error" in message.headers
+    repr(message)
+
+
+def test_a_bad_body_with_good_headers_says_so_beside_them() -> None:
+    message = decode_body("t", HEADED, msgpack.packb([{"h": 1}, PACKED, b"\xc1"]))
+    assert (message.body, message.headers["h"]) == (b"\xc1", 1)
+    assert "qulo-error" in message.headers

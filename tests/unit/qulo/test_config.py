@@ -178,6 +178,8 @@ def test_an_agent_takes_one_address_or_a_list_of_its_master(tmp_path: Path) -> N
         ("heartbeat: 2 weeks", "FILE:1:12: heartbeat: expected a duration"),
         ("max_pending: 0", "FILE:1:14: max_pending: expected a whole number, 1 or more, found '0'"),
         ("max_pending: 1.5", "FILE:1:14: max_pending: expected a whole number"),
+        ("max_rate: -1", "FILE:1:11: max_rate: expected a whole number, 0 for any number, found '-1'"),
+        ("max_handshakes: none", "FILE:1:17: max_handshakes: expected a whole number, 0 for any number"),
         ("data_dir: lib", "FILE:1:11: data_dir: expected an absolute path, found 'lib'"),
         ("data_dir: [a, b]", "FILE:1:11: data_dir: expected one value, found a list"),
         ("data_dir: {a: b}", "FILE:1:11: data_dir: expected a value, found a mapping"),
@@ -197,6 +199,7 @@ def test_an_agent_takes_one_address_or_a_list_of_its_master(tmp_path: Path) -> N
         ("curve: on: off", "FILE:1:10: not YAML: mapping values are not allowed here"),
         ("curve: off\n---\ncurve: off", "FILE:2:1: not YAML: expected a single document"),
         ("curve: \x01", "FILE: not YAML: "),
+        ("curve: &a on\nlog_level: &a info", "FILE: not YAML: found duplicate anchor 'a'"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(text: str, reason: str, tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgpack
 import zmq
 
 from qulo.errors import BadVersion
 from qulo.protocol import wire
+from qulo.protocol.offenders import BAD_FRAMES
 
 HELLO: wire.Record = [wire.HELLO, wire.VERSION, b"garbage!", "garbage", "client", None, 0, 0, {}]
 
@@ -21,6 +23,9 @@ HELLO: wire.Record = [wire.HELLO, wire.VERSION, b"garbage!", "garbage", "client"
 LAST: wire.Record = [wire.HELLO, 0, *HELLO[2:]]
 
 PATIENCE = 20_000  # ms
+
+# Frames of one connection: more, and the hub would not look at them any more.
+EACH = BAD_FRAMES - 50
 
 
 def frames(count: int, seed: int) -> Iterator[bytes]:
@@ -88,20 +93,38 @@ def throw(url: str, count: int, seed: int, greet: bool) -> None:
     """Send garbage to a hub, after a proper HELLO or without, and return when the hub has taken it all in.
 
     What comes back is read, so that nothing piles up; the answer to the last frame tells that the rest was read.
+    Each connection sends so many that every one of them is looked at.
     """
+    garbage = frames(count, seed)
+    with zmq.Context() as context:
+        for number in range(0, count, EACH):
+            with context.socket(zmq.DEALER) as dealer:
+                _throw_some(dealer, url, islice(garbage, EACH), number.to_bytes(8, "big") if greet else b"")
+
+
+def _throw_some(dealer: zmq.Socket[bytes], url: str, garbage: Iterable[bytes], instance: bytes) -> None:
+    dealer.set(zmq.LINGER, 0)
+    dealer.connect(url)
+    if instance:
+        dealer.send(wire.encode(0, 0, [[*HELLO[:2], instance, *HELLO[3:]]]))
+    for number, frame in enumerate(garbage):
+        dealer.send(frame)
+        if number % 100 == 0:
+            while dealer.poll(0):
+                dealer.recv()
+    dealer.send(wire.encode(0, 0, [LAST]))
+    while BadVersion.code.encode() not in _answer(dealer):
+        pass
+
+
+def flood(url: str, count: int) -> None:
+    """Send garbage over one connection that has a session, and look at no answer; returns when all has been sent."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.set(zmq.LINGER, 0)
         dealer.connect(url)
-        if greet:
-            dealer.send(wire.encode(0, 0, [HELLO]))
-        for number, frame in enumerate(frames(count, seed)):
+        dealer.send(wire.encode(0, 0, [HELLO]))
+        dealer.recv()
+        for frame in frames(count, 3):
             dealer.send(frame)
-            if number % 100 == 0:
-                while dealer.poll(0):
-                    dealer.recv()
-        dealer.send(wire.encode(0, 0, [LAST]))
-        while BadVersion.code.encode() not in _answer(dealer):
-            pass
 
 
 def _answer(dealer: zmq.Socket[bytes]) -> bytes:

@@ -179,3 +179,21 @@ def test_one_bad_file_is_named_and_accepts_nobody(tmp_path: Path) -> None:
     (tmp_path / "bad.pub").write_text("nonsense")
     with pytest.raises(ConfigError, match=r"bad\.pub: not a public key"):
         curve.load_accepted(tmp_path)
+
+
+TOO_LARGE = "#" * 40  # the right characters, and five of them are more than 32 bits hold
+
+
+@pytest.mark.parametrize("text", [TOO_LARGE, "x" * 39, "x" * 41, "é" * 40, "", "x" * 39 + "\n"])
+def test_what_only_looks_like_a_key_is_none(text: str) -> None:
+    assert not curve.is_key(text)
+
+
+def test_a_file_that_only_looks_like_a_key_is_refused(tmp_path: Path) -> None:
+    for name, content in (("some.pub", TOO_LARGE), ("some.key", f"{TOO_LARGE} {TOO_LARGE}")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    with pytest.raises(ConfigError, match="not a public key"):
+        curve.load_public(tmp_path / "some.pub")
+    with pytest.raises(ConfigError, match="not a key file"):
+        curve.load_key(tmp_path / "some.key")

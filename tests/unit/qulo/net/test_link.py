@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import time
 from collections import Counter
@@ -11,9 +12,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import zmq
 
 import qulo
+from qulo.net import link
 from qulo.net.service import Service
+from qulo.net.socket import monitor_address, open_socket
 from tests.unit.qulo.aio_tools import _run
 from tests.unit.qulo.net.proxy import Proxy
 from tests.unit.qulo.site import HEARTBEAT, Site, until
@@ -437,3 +441,48 @@ def test_an_agents_way_up_is_cut_and_nothing_is_lost_or_doubled() -> None:
                 assert await drain(below, "end") == [*range(number), "end"]
 
     _run(story())
+
+
+def test_a_link_that_cannot_make_a_socket_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = open_socket, [3]
+
+    def fail_thrice(*arguments: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise zmq.ZMQError(errno.EMFILE)
+        return real(*arguments)
+
+    async def story() -> None:
+        async with Site() as site:
+            await site.start("m")
+            monkeypatch.setattr(link, "open_socket", fail_thrice)
+            async with site.bus("m", timeout=10) as bus:
+                await bus.flush()
+            assert not left[0]
+
+    _run(story())
+
+
+@pytest.mark.parametrize("number", range(2, 6))
+def test_whichever_of_its_sockets_cannot_be_made_it_tries_again(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = open_socket, [0]
+
+    def fail_once(*arguments: Any) -> Any:
+        made[0] += 1
+        if made[0] == number:
+            raise zmq.ZMQError(errno.EMFILE)
+        return real(*arguments)
+
+    async def story() -> None:
+        async with Site() as site:
+            await site.start("m")
+            monkeypatch.setattr(link, "open_socket", fail_once)
+            async with site.bus("m", timeout=10) as bus, bus.subscribe("t") as sub:
+                await bus.publish("t", 1)
+                await sub.next(5)
+
+    _run(story())
+
+
+def test_a_monitors_address_is_never_used_twice() -> None:
+    assert len({monitor_address() for _ in range(1000)}) == 1000

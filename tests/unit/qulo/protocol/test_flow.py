@@ -278,7 +278,7 @@ def test_ten_thousand_bad_frames_of_one_peer_leave_the_others_alone() -> None:
     assert s.texts(tracker) == [str(number) for number in range(0, 10_000, 500)]
     assert p.answers(rid) == [("", b"yes")]
     assert hub.session(p).bad == hub.session(s).bad == 0
-    assert hub.hub.counters.bad_frames > 5000
+    assert hub.hub.counters.bad_frames + hub.hub.counters.ignored > 5000
     assert answers < 10_000
 
 

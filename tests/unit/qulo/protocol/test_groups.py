@@ -159,3 +159,22 @@ def test_a_run_that_fills_a_frame_still_fits_when_it_is_dealt() -> None:
     net.advance(2)
     assert len(worker.work()) == 30_000
     assert worker.errors == []
+
+
+def test_local_topics_are_dealt_to_members_on_this_host_only() -> None:
+    net = Net()
+    hub = net.host("hub")
+    p, here, there = net.program("p", hub), net.program("here", hub), net.program("there", hub, local=False)
+    there.join(">", "g")
+    net.settle()
+    p.publish("local.secret", *numbers(5))
+    net.settle()
+    assert there.work() == []
+    here.join(">", "g")
+    net.settle()
+    p.publish("local.secret", *numbers(5))
+    p.publish("other", *numbers(10))
+    net.settle()
+    assert there.work() == [text for text in there.work() if text in numbers(10)]
+    assert len(there.work()) == 5
+    assert len(here.work()) == 10

@@ -257,3 +257,20 @@ def test_no_record_of_a_hub_raises_anything_but_a_protocol_error(seed: int) -> N
             link.hello(b"instance")
             link.frame_received(frame(welcome(resumed=True)))
             link.pub_received(own([wire.TIED]))
+
+
+@pytest.mark.parametrize("sid", [0, 1])
+@pytest.mark.parametrize("topic", ["", "a..b", "a.*", 5, None])
+def test_a_run_without_a_topic_ends_the_connection_and_nothing_else(sid: int, topic: object) -> None:
+    link = up()
+    link.subscribe("a.>")
+    inner = wire.encode_bundle(b".a\0", link.epoch, [[topic, 1, 0, b"", 0, [b"x"]]])
+    with pytest.raises(ProtocolError):
+        link.frame_received(frame([wire.RUN, sid, inner], number=1))
+
+
+def test_a_gap_without_a_pattern_ends_the_connection_and_nothing_else() -> None:
+    link = up()
+    sid = link.subscribe("a.>").sid
+    with pytest.raises(ProtocolError):
+        link.frame_received(frame([wire.GAP, sid, "", 7, None, None, "restart"], number=1))

@@ -144,7 +144,7 @@ def world(*rules: Rule) -> tuple[Net, Host, Program, Program]:
     """A hub with these rules, and two programs from elsewhere: `web1` and `db1`."""
     net = Net()
     hub = net.host("hub")
-    hub.hub.permissions = Permissions(rules)
+    hub.hub.authority.permissions = Permissions(rules)
     return net, hub, net.program("web1", hub, local=False), net.program("db1", hub, local=False)
 
 
@@ -166,7 +166,7 @@ def test_a_publish_that_is_not_allowed_reaches_nobody_and_its_sender_is_told() -
     assert isinstance(error, Denied)
     assert str(error).startswith("web1 may not publish on b: `qulo auth explain web1 publish 'b'`")
     assert len(errors(db, events.Forbidden)) == 1
-    verdicts = hub.hub.take_verdicts()
+    verdicts = hub.hub.authority.take_verdicts()
     assert {(v.who, v.verb, v.on, v.allowed) for v in verdicts} == {
         ("web1", "publish", "b", False),
         ("db1", "publish", "a", False),
@@ -229,7 +229,7 @@ def test_new_rules_end_what_they_do_not_allow_and_leave_the_rest() -> None:
 def test_only_who_may_answer_pings_may_be_an_agent() -> None:
     net = Net()
     master = net.host("master")
-    master.hub.permissions = Permissions([allow("respond", "web*", PING)])
+    master.hub.authority.permissions = Permissions([allow("respond", "web*", PING)])
     web, _ = net.host("web1", master), net.host("db1", master)
     net.settle()
     assert web.way_up.link.identity.name in {session.name for session in master.hub.sessions.values()}
@@ -242,7 +242,7 @@ def test_only_who_may_answer_pings_may_be_an_agent() -> None:
 def test_what_comes_through_an_agent_is_its_programs_doing() -> None:
     net = Net()
     master = net.host("master")
-    master.hub.permissions = Permissions(
+    master.hub.authority.permissions = Permissions(
         [
             allow("respond", "web1", PING),
             allow("publish subscribe", "web1/local", "a"),
@@ -295,10 +295,10 @@ def test_denials_are_written_down_but_cannot_fill_the_disk() -> None:
     for number in range(200):
         web.publish(f"t{number}", "x")
     net.settle()
-    first = hub.hub.take_verdicts()
+    first = hub.hub.authority.take_verdicts()
     assert 0 < len(first) < 40
     net.advance(10)
     web.publish("one.more", "x")
     net.settle()
-    (last,) = hub.hub.take_verdicts()
+    (last,) = hub.hub.authority.take_verdicts()
     assert last.untold == 200 - len(first)
