@@ -32,6 +32,11 @@ examples:
   qulo token ls --json
 """
 
+_ALONE = (
+    "this token's address reaches this host only. For others let the master listen on an address of the network "
+    "(`listen:` and `publish:`, such as tcp://0.0.0.0:7370), or give one that reaches it with --address"
+)
+
 _ACTIONS = ("new", "ls", "rm")
 _HOUR = 3600.0
 _MOST = 30 * 24 * _HOUR  # net.administration has the reason
@@ -77,6 +82,8 @@ def _new(arguments: argparse.Namespace) -> int:
         admin.show_json(answer)
         return exits.OK
     print(answer["token"], flush=True)
+    if answer["alone"]:
+        note(_ALONE)
     if sys.stdout.isatty():
         where = ", ".join(answer["addresses"])
         note(f"good until {admin.when(answer['expires'])}, for hosts that reach {where}: qagent --join TOKEN")

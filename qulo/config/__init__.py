@@ -10,15 +10,14 @@ accounts, and the owner of the runtime directory.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qulo.config import places, rules
-from qulo.config.kinds import IPC_PATH_MAX, NAME, Kind, shown, split_tcp
+from qulo.config import kinds, places, rules
+from qulo.config.kinds import IPC_PATH_MAX, NAME, Kind, shown
 from qulo.config.places import ACCOUNT, STAYS_ROOT, Found, Place, client_urls, data_dir, last_resort, runtime_problem
 from qulo.config.reading import NULLS, Given, read_environ, read_file, read_overrides
 from qulo.config.settings import Change, Settings
@@ -137,7 +136,7 @@ def _check_curve(settings: Settings, fail: _Fail) -> None:
     addresses = [("listen", settings.listen), ("publish", settings.publish)]
     addresses += [("master", address) for address in settings.master]
     for name, address in addresses:
-        if address is not None and not _is_loopback(address):
+        if address is not None and not kinds.is_loopback(address):
             raise fail(
                 name,
                 f"{address} is not loopback and curve is off: anybody on the network could read and send."
@@ -151,15 +150,6 @@ def _check_addresses(settings: Settings, fail: _Fail) -> None:
         raise fail(missing, "listen and publish belong together: set both or none")
     if settings.listen == settings.publish and settings.listen is not None and not settings.listen.endswith(":0"):
         raise fail("publish", f"expected an address of its own, found that of listen, {settings.listen}")
-
-
-def _is_loopback(address: str) -> bool:
-    parts = split_tcp(address)
-    host = parts[0] if parts else ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"  # any other name is whatever DNS says at the time
 
 
 def render(settings: Settings) -> str:

@@ -7,6 +7,7 @@ value so that `parse` reads it back. It must never guess.
 from __future__ import annotations
 
 import grp
+import ipaddress
 import os
 import pwd
 import re
@@ -189,3 +190,13 @@ def shown(kind: Kind, value: Any) -> str:
     if value is None:
         return "null"
     return ", ".join(map(kind.show, value)) if kind.many else kind.show(value)
+
+
+def is_loopback(address: str) -> bool:
+    """Does this tcp:// address name one that only this host can reach?"""
+    parts = split_tcp(address)
+    host = parts[0] if parts else ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name is whatever DNS says at the time

@@ -24,6 +24,7 @@ def wanted(settings: Settings, *, log_to_file: bool) -> list[str]:
     if log_to_file:
         is_directory = Path(settings.log_file).is_dir()
         paths.append(settings.log_file if is_directory else os.path.dirname(settings.log_file))
+        paths.append(os.path.dirname(settings.audit_file))
     return list(dict.fromkeys(paths))
 
 

@@ -73,8 +73,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(program: str, summary: str, argv: Sequence[str] | None, *, joins: bool = False) -> Arguments:
     """Parse `argv`; `joins` programs have --join. Raises SystemExit: 64 for wrong usage, 0 after --help."""
-    found = _parser(program, summary, joins).parse_args(argv)
+    parser = _parser(program, summary, joins)
+    found = parser.parse_args(argv)
     token = found.token if joins else None
+    if token is not None and (found.check or found.show or found.command is not None):
+        parser.error("--join starts the agent: it goes with none of -t, -T and -s")
     if token == "-":  # noqa: S105 - whoever lists processes shall not see it
         token = sys.stdin.readline().strip()
     overrides = {

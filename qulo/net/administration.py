@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any, Protocol
 
+from qulo.config.kinds import is_loopback
 from qulo.errors import Denied, UsageError
 from qulo.net import token
 from qulo.net.curve import Key, fingerprint, is_key
@@ -143,7 +144,9 @@ class Administration:
         ticket = self._keys.tickets[key.public]
         for_whom = f"for {name}" if name else "for any name"
         self._did(asker, "token.new", ticket.id, f"{for_whom}, {uses} uses, {expires:g} s")
-        return {"token": text, "id": ticket.id, "addresses": list(addresses), "expires": ticket.expires}
+        alone = any(map(is_loopback, addresses))
+        told = {"token": text, "id": ticket.id, "addresses": list(addresses), "expires": ticket.expires}
+        return told | {"alone": alone}
 
     def _list_tokens(self, asker: Session, argument: Argument) -> Argument:
         now = time.time()

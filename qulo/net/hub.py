@@ -7,8 +7,6 @@ only if the core says so (XPUB_MANUAL). Nothing here decides anything about mess
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
 import os
 import shutil
@@ -21,6 +19,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
+from qulo.config.kinds import is_loopback
 from qulo.errors import ConfigError, EndpointError, FileError
 from qulo.net import accepting, audit, zap
 from qulo.net.curve import Key
@@ -348,7 +347,10 @@ def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
         address = str(frame.get("Peer-Address"))
     except zmq.ZMQError:
         address = "unknown"
-    return f"ipc, process {address.rpartition(':')[2]}" if listener.local else address
+    if not listener.local:
+        return address
+    _, user, _, process = address.split(":") if address.count(":") == 3 else ("", "unknown", "", "unknown")
+    return f"ipc, user {user}, process {process}"
 
 
 def _try_bind(sock: Socket, endpoint: str, last: bool) -> bool:
@@ -373,16 +375,6 @@ def log_note(note: Note) -> None:
 
 def _nothing() -> None:
     """There is no relay."""
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Does this tcp endpoint name an address that only this host can reach?"""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _security(address: Address, local: bool) -> dict[int, Any]:

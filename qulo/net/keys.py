@@ -79,7 +79,8 @@ class Ticket:
 class Keys:
     """The keys of one hub. `principal` is what the ZAP handler asks; the rest is administration."""
 
-    def __init__(self, accepted: Path | None, data: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, accepted: Path | None, data: Path, clock: Callable[[], float], hub: str = "") -> None:
+        """`hub` is the hub's own name: nobody else's programs may act as its own."""
         self.accepted: dict[bytes, str] = {}
         self.refused: dict[bytes, str] = {}
         self.pending: OrderedDict[bytes, Pending] = OrderedDict()
@@ -87,11 +88,15 @@ class Keys:
         self._spent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # by a token's key: id, end of its parting
         self._accepted_dir, self._refused_dir, self._tokens_dir = accepted, data / "refused", data / "tokens"
         self._clock = clock
+        self._hub = hub
         self._telling = Telling(KNOCKS_TOLD, ALL_KNOCKS_TOLD)
 
     def load(self) -> None:
         """Read everything anew. Raises ConfigError, and nothing has changed then."""
         accepted = curve.load_accepted(self._accepted_dir) if self._accepted_dir is not None else {}
+        if self._hub in accepted.values():
+            message = f"{self._hub} is what this hub itself is called: give the key another name"
+            raise ConfigError(message, file=str(self._accepted_path(self._hub)))
         refused = curve.load_accepted(self._refused_dir)
         tickets = {ticket.public: ticket for ticket in map(_read_ticket, sorted(self._tokens_dir.glob("*.json")))}
         self.accepted, self.refused, self.tickets = accepted, refused, tickets
@@ -280,6 +285,8 @@ class Keys:
     def _check_free(self, name: str, key: bytes) -> None:
         if not curve.PRINCIPAL.match(name):
             raise UsageError(f"{name[:64]!r} is not a name: 1 to 64 of a-z 0-9 . _ -")
+        if name == self._hub:
+            raise Denied(f"{name} is what this hub itself is called: its own programs are {name}/local")
         owner = next((k for k, taken in self.accepted.items() if taken == name and k not in self.refused), None)
         if owner is not None and owner != key:
             log.error("a second key (%s) asks for the name %s: refused", fingerprint(key) if key else "a token's", name)

@@ -106,7 +106,7 @@ class Service:
         key = self._hub_key()
         if key is not None:
             accepted = None if settings.accepted_keys is None else Path(settings.accepted_keys)
-            self._keys = Keys(accepted, Path(settings.data_dir), time.time)
+            self._keys = Keys(accepted, Path(settings.data_dir), time.time, self.hub.name)
             self._load_keys()
             self._server.zap.principal = self._keys.principal
         self._bind("listen", "publish", Address(settings.listen, settings.publish, key))

@@ -13,15 +13,19 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import zmq
 import zmq.asyncio
 from zmq.utils import z85
 
+from qulo.net import audit
+from qulo.net.curve import fingerprint
 from qulo.net.socket import Socket, open_socket, receive_parts
 from qulo.protocol.authority import PLAIN, UID
 from qulo.protocol.bucket import Bucket
+from qulo.protocol.ports import Verdict
 from qulo.protocol.telling import Telling
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ DENIALS_TOLD, ALL_DENIALS_TOLD = 10, 100
 # connection, and not for a denial that an operator has to do something about.
 _LATER: Final = b"300"
 
+_KEY = 32  # bytes of a public key
 _PARTS = 8  # route, empty, version, request id, domain, address, routing id, mechanism; then credentials
 
 
@@ -98,7 +103,9 @@ class ZapHandler:
         if principal is None:
             mechanism = parts[7].decode("ascii", "replace")
             where = f"{address or 'this host'} ({mechanism})"
-            self._tell(address, f"denied a connection from {where}: its key is not accepted here")
+            why = "its key is not accepted here"
+            verdict = Verdict(_stranger(parts[8:]), address, "connect", "", False, why)
+            self._tell(address, f"denied a connection from {where}: {why}", verdict)
             return b"400", b"denied", b""
         self.connections += 1
         return b"200", b"OK", f"{principal}#{self.connections}".encode()
@@ -119,9 +126,12 @@ class ZapHandler:
         bucket.take(1)
         return False
 
-    def _tell(self, address: str, text: str) -> None:
+    def _tell(self, address: str, text: str, verdict: Verdict | None = None) -> None:
+        """To the log, and a verdict to the audit log, as far as the limits of both go."""
         untold = self._telling.tell(_source(address), time.monotonic())
         if untold is not None:
+            if verdict is not None:
+                audit.write(replace(verdict, untold=untold))
             log.warning("%s%s", text, f" ({untold} more lines of it were left out)" if untold else "")
 
     def tell_rest(self, now: float) -> None:
@@ -146,6 +156,12 @@ def _uid(address: str) -> str:
     """The user id of a peer on ipc. libzmq gives `localhost:UID:GID:PID` (SO_PEERCRED, ip.cpp); else nobody's."""
     parts = address.split(":")
     return parts[1] if len(parts) == 4 and parts[1].isdigit() else "unknown"
+
+
+def _stranger(credentials: list[bytes]) -> str:
+    """Who was denied: the fingerprint of a key, if one was shown."""
+    shown = len(credentials) == 1 and len(credentials[0]) == _KEY
+    return f"key {fingerprint(z85.encode(credentials[0]))}" if shown else "nobody"
 
 
 def _nobody(key: bytes, address: str) -> None:

@@ -51,7 +51,7 @@ def test_a_log_is_rotated_while_it_is_written_and_loses_nothing(cluster: Cluster
     count = int(visitors.interrupt().out.split()[-1])
 
     parts = [cluster.read(MASTER, f"{log}.{number}") for number in (1, 2)] + [cluster.log(MASTER)]
-    came = re.findall(r"client (visitor-\d+) \(ipc, process \d+\) is connected\n", "".join(parts))
+    came = re.findall(r"client (visitor-\d+) \(ipc, user \d+, process \d+\) is connected\n", "".join(parts))
     assert came == [f"visitor-{number}" for number in range(count)]
     assert [part.splitlines()[0].endswith("log reopened") for part in parts] == [False, True, True]
 

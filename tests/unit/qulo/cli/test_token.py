@@ -13,9 +13,10 @@ from tests.unit.qulo.cli.conftest import Cli
 from tests.unit.qulo.conftest import Hub
 
 
-def test_new_prints_the_token_and_nothing_else(keyed: Hub, run: Cli) -> None:
+def test_new_prints_the_token_and_beside_it_that_loopback_reaches_nobody_else(keyed: Hub, run: Cli) -> None:
     done = run("token", "new")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err.startswith("qulo: this token's address reaches this host only. For others let the master listen ")
     assert re.fullmatch(r"qulo1_[A-Za-z0-9_-]+\n", done.out)
     assert token.decode(done.out).addresses == (keyed.addresses["listen"],)
 
@@ -23,6 +24,7 @@ def test_new_prints_the_token_and_nothing_else(keyed: Hub, run: Cli) -> None:
 def test_addresses_can_be_said(run: Cli) -> None:
     done = run("token", "new", "--address", "tcp://master.example.net:7370", "--address", "tcp://10.0.0.1:1")
     assert token.decode(done.out).addresses == ("tcp://master.example.net:7370", "tcp://10.0.0.1:1")
+    assert done.err == ""
 
 
 def test_tokens_are_listed_and_removed(run: Cli) -> None:

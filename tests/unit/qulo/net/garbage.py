@@ -113,7 +113,7 @@ def _throw_some(dealer: zmq.Socket[bytes], url: str, garbage: Iterable[bytes], i
             while dealer.poll(0):
                 dealer.recv()
     dealer.send(wire.encode(0, 0, [LAST]))
-    while BadVersion.code.encode() not in _answer(dealer):
+    while not any(record[:2] == [wire.REFUSED, BadVersion.code] for record in wire.decode(_answer(dealer))[2]):
         pass
 
 

@@ -20,8 +20,9 @@ import pytest
 import zmq
 
 import qulo
+from qulo.config.kinds import is_loopback
 from qulo.errors import ConfigError, EndpointError, FileError
-from qulo.net.hub import Address, HubServer, is_loopback
+from qulo.net.hub import Address, HubServer
 from qulo.net.service import Service
 from qulo.net.socket import make_context
 from qulo.protocol.hub import Hub
