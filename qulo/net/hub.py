@@ -7,9 +7,11 @@ only if the core says so (XPUB_MANUAL). Nothing here decides anything about mess
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +27,9 @@ from qulo.net import accepting, audit, zap
 from qulo.net.curve import Key
 from qulo.net.socket import BACKLOG, FRAME_EXTRA, Socket, open_socket, receive_frame, receive_routed
 from qulo.protocol import session as core_session
+from qulo.protocol.authority import principal_of
 from qulo.protocol.hub import Hub
+from qulo.protocol.offenders import QUIET
 from qulo.protocol.ports import Note
 
 log = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ SUBSCRIPTION_SIZE = 1024
 # The umask while an ipc socket is bound: nobody gets in between bind and chmod.
 _NOBODY = 0o177
 
-# How often a PUB's port is tried until it is free again, and seconds between; milliseconds do as a rule.
+# How often a port is tried until somebody else must have it, and seconds between; milliseconds do as a rule.
 REBINDS, REBIND_PAUSE = 400, 0.005
 
 # Seconds between two looks at publishers that max_rate holds back: short, so that they go on evenly.
@@ -113,10 +117,7 @@ class HubServer:
         router.start(receive_routed, lambda got: self._received(pair, *got), self.flush)
 
     async def rekey(self, key: Key) -> None:
-        """Go on with another CURVE key, on the same ports: links that know it come back, and lose nothing.
-
-        Raises EndpointError when somebody else took a port meanwhile.
-        """
+        """Go on with another CURVE key, on the same ports: links that know it come back, and lose nothing."""
         for pair, (endpoint, _) in zip(self._pairs, self.addresses, strict=True):
             if pair.address.key is None:
                 continue
@@ -159,8 +160,7 @@ class HubServer:
     async def rebind(self, *, local: bool) -> None:
         """Close every PUB (on ipc with `local` only) and bind it anew on its port: libzmq cannot drop a single peer.
 
-        Every link notices, connects again and repairs; nobody who may still come loses anything. Raises
-        EndpointError when somebody else took the port meanwhile.
+        Every link notices, connects again and repairs; nobody who may still come loses anything.
         """
         for pair, (_, endpoint) in zip(self._pairs, self.addresses, strict=True):
             listener = pair.listener
@@ -179,11 +179,18 @@ class HubServer:
 
     @staticmethod
     async def _bind_again(sock: Socket, endpoint: str) -> Socket:
-        """Bind where another one was just closed, which libzmq does in its own thread. Raises EndpointError."""
+        """Bind where another one was just closed, which libzmq does in its own thread; for as long as it takes.
+
+        Somebody else can be quicker (a port above 1023 is anybody's): then it is said, and tried until it is free.
+        """
         try:
-            for attempt in range(REBINDS):
-                if _try_bind(sock, endpoint, last=attempt == REBINDS - 1):
+            for attempt in itertools.count(1):
+                if _try_bind(sock, endpoint):
+                    if attempt > REBINDS:
+                        log.warning("%s is bound again", endpoint)
                     break
+                if attempt == REBINDS:
+                    log.error("%s was taken by another process: nobody is served there until it is free", endpoint)
                 await asyncio.sleep(REBIND_PAUSE)
         except BaseException:
             sock.close(0)
@@ -223,6 +230,21 @@ class HubServer:
             self.hub.frame_received(pair.listener, route, user, address, frame.bytes, time.monotonic())
         else:
             self.hub.parts_received(pair.listener, route, user, address, time.monotonic())
+        ignored = pair.listener.offenders.ignored
+        if ignored and route in ignored and not ignored[route].cut:
+            ignored[route].cut = True
+            self._cut(pair, user, frame)
+
+    def _cut(self, pair: _Pair, user: str, frame: zmq.Frame) -> None:
+        """Close the connection that a frame came by, and keep whoever it is out for a while."""
+        if pair.address.key is not None:  # else it is all programs of a user, or of this host
+            self.zap.put_off(principal_of(user), time.monotonic() + QUIET)
+        try:
+            # libzmq has no call for this, but says which file it is; a copy of it reaches the same connection.
+            with socket.socket(fileno=os.dup(frame.get(zmq.MessageOption.SRCFD))) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+        except (OSError, zmq.ZMQError) as error:  # it is closed already
+            log.debug("nothing to cut: %s", error)
 
     def _subscribed(self, pair: _Pair, pub: Socket, frame: zmq.Frame) -> None:
         data = frame.bytes
@@ -353,14 +375,11 @@ def _address_of(listener: core_session.Listener, frame: zmq.Frame) -> str:
     return f"ipc, user {user}, process {process}"
 
 
-def _try_bind(sock: Socket, endpoint: str, last: bool) -> bool:
-    """Bind; False when the address is still in use. Raises EndpointError at the `last` attempt."""
+def _try_bind(sock: Socket, endpoint: str) -> bool:
+    """Bind; False when the address is still in use."""
     before = os.umask(_NOBODY)
     try:
-        if last:
-            sock.bind_or_explain(endpoint)
-        else:
-            sock.bind(endpoint)
+        sock.bind(endpoint)
     except zmq.ZMQError:
         return False
     finally:

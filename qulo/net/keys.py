@@ -285,6 +285,8 @@ class Keys:
     def _check_free(self, name: str, key: bytes) -> None:
         if not curve.PRINCIPAL.match(name):
             raise UsageError(f"{name[:64]!r} is not a name: 1 to 64 of a-z 0-9 . _ -")
+        if _FINGERPRINT.match(name) or name[0] in ".-":
+            raise UsageError(f"{name} cannot be a name: it looks like a fingerprint, an option, or a hidden file")
         if name == self._hub:
             raise Denied(f"{name} is what this hub itself is called: its own programs are {name}/local")
         owner = next((k for k, taken in self.accepted.items() if taken == name and k not in self.refused), None)

@@ -139,7 +139,13 @@ class LinkDriver:
             self.url = self.urls[self.attempts % len(self.urls)]
             self.attempts += 1
             self.error = None
-            was_up = await self._session()
+            try:
+                was_up = await self._session()
+            except Exception as error:  # whatever a hub makes happen here must not end the link
+                log.exception("the connection to %s failed", self.url)
+                self._fail(Disconnected(f"{self.url}: {type(error).__name__}"))
+                self._drop()
+                was_up = False
             self._try_next = not was_up and not self._try_next
             if was_up:
                 pause, denied = FIRST_PAUSE, DENIED_PAUSE
@@ -207,13 +213,17 @@ class LinkDriver:
 
     def _know_key(self, key: bytes) -> None:
         """Believed over CURVE only: what comes over ipc:// may be from somebody else."""
-        security = self.security if self.url.startswith("tcp://") else None
-        if (
-            security is not None
-            and key not in (security.server, security.next)
-            and is_key(key.decode("ascii", "replace"))
-        ):
-            self._change_key(replace(security, next=key))
+        security = self.security if self._is_secure else None
+        if security is None or not is_key(key.decode("ascii", "replace")):
+            return
+        later = None if key == security.server else key  # the present one: the hub has thought better of it
+        if later != security.next:
+            self._change_key(replace(security, next=later))
+
+    @property
+    def _is_secure(self) -> bool:
+        """Does CURVE protect the connection? It does on tcp with keys; on ipc somebody else may be the hub."""
+        return self.security is not None and self.url.startswith("tcp://")
 
     def _change_key(self, security: Security) -> None:
         self.security = security
@@ -388,7 +398,7 @@ class LinkDriver:
         if self._sockets is None:
             return
         log.info("connected to %s at %s", self.link.hub.get("name", "a hub"), self.url)
-        if self.security is not None and self._try_next and self.security.next is not None:
+        if self._is_secure and self._try_next and self.security is not None and self.security.next is not None:
             self._change_key(Security(self.security.next, self.security.key))
             self._try_next = False
         sub = self._open(zmq.SUB)

@@ -28,6 +28,7 @@ from qulo.net.ids import make_epoch, make_token
 from qulo.net.keys import Keys
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
+from qulo.protocol import wire
 from qulo.protocol.authority import UID
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
@@ -51,6 +52,9 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
 
 
+# Seconds that a list of everything is good for whoever asks next.
+LISTED = 0.1
+
 # In data_dir: what the master's public key will be, told over a session that the present one protects.
 NEXT_MASTER = "master.next.pub"
 
@@ -70,15 +74,23 @@ class Service:
         hub.authority.permissions = Permissions(settings.permissions)
         hub.authority.administrators = frozenset({f"{UID}0", f"{UID}{os.geteuid()}"})
         for topic in (LIST, LOCAL_LIST):
-            hub.system[topic] = self._report
+            hub.system[topic] = self._listed
         hub.system[f"{ADMIN}.auth.explain"] = lambda asker, argument: explain(hub, argument)
         self._server = HubServer(hub, self._context)
         self._server.zap.max_handshakes = settings.max_handshakes
+        self._list: tuple[float, bytes] = (0.0, b"")  # made when, and packed
         self._driver: LinkDriver | None = None
         self._keys: Keys | None = None  # where peers come in with keys
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _report(self, asker: Session | None, argument: dict[str, Any]) -> dict[str, Any]:
+    def _listed(self, asker: Session, argument: dict[str, Any]) -> bytes:
+        """The report, packed; for a moment the same for all who ask: it is a walk over everything."""
+        now = time.monotonic()
+        if now - self._list[0] > LISTED:
+            self._list = now, wire.pack(self._report())
+        return self._list[1]
+
+    def _report(self) -> dict[str, Any]:
         return report(self.hub, time.monotonic())
 
     @property
@@ -113,8 +125,9 @@ class Service:
         if key is not None and self._keys is not None:
             self.key = key
             Administration(self.hub, self._keys, self.addresses["listen"], self)
-            if self._next_key.exists():  # a change of keys that a restart has interrupted goes on
-                self.hub.announce_key(curve.load_key(self._next_key).public)
+            # A change of keys that a restart has interrupted goes on.
+            later = curve.load_key(self._next_key).public if self._next_key.exists() else None
+            self.hub.announce_key(key.public, later)
 
     def _bind(self, listen: str, publish: str, address: Address) -> None:
         self.addresses[listen], self.addresses[publish] = self._server.listen(address)
@@ -172,18 +185,18 @@ class Service:
         if step == "begin":
             if self.hub.next_key is not None:
                 raise UsageError("a change of keys is under way already: finish or abort it")
-            self.hub.announce_key(curve.make_key(self._next_key).public)
+            self.hub.announce_key(self.key.public, curve.make_key(self._next_key).public)
         elif self.hub.next_key is None:
             raise UsageError("no change of keys is under way: `qulo keys rotate` begins one")
         elif step == "finish":
             curve.replace_key(path, self._next_key)
             self.key = curve.load_key(path)
-            self.hub.announce_key(None)
+            self.hub.announce_key(self.key.public)
             self._work(self._server.rekey(self.key))
         elif step == "abort":
             curve.public_path(self._next_key).unlink(missing_ok=True)
             self._next_key.unlink(missing_ok=True)
-            self.hub.announce_key(None)
+            self.hub.announce_key(self.key.public)
         else:
             raise UsageError(f"there is no step {step!r}; there are begin, finish and abort")
         self._server.wake()
@@ -278,7 +291,7 @@ class Service:
         if kind == "reload" and settings is not None:
             await self._reload(settings)
         elif kind == "dump":
-            log.info("state: %s", json.dumps(self._report(None, {}), separators=(",", ":")))
+            log.info("state: %s", json.dumps(self._report(), separators=(",", ":")))
         elif kind == "drain":
             await self._drain(time.monotonic() + self.settings.drain_timeout)
             return False
@@ -312,7 +325,7 @@ class Service:
         self.hub.adopt_permissions(Permissions(settings.permissions), time.monotonic())
         self._server.wake()
         if changed:
-            await self._server.rebind(local=True)
+            self._work(self._server.rebind(local=True))
 
     async def close(self) -> None:
         """Close everything; every socket is closed before the context ends."""

@@ -67,6 +67,7 @@ class ZapHandler:
         self.connections = 0  # the number of the last one
         self.max_handshakes = 0  # per second and address; 0: any number
         self.hurried = 0  # handshakes that were put off because an address made too many
+        self._put_off: dict[str, float] = {}  # until when, by principal
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._telling = Telling(DENIALS_TOLD, ALL_DENIALS_TOLD)
         self._socket: Socket = open_socket(context, zmq.ROUTER, _HIGH_WATER, 65_536)
@@ -107,8 +108,16 @@ class ZapHandler:
             verdict = Verdict(_stranger(parts[8:]), address, "connect", "", False, why)
             self._tell(address, f"denied a connection from {where}: {why}", verdict)
             return b"400", b"denied", b""
+        if self._put_off and self._put_off.get(principal, now) > now:
+            self.hurried += 1
+            return _LATER, b"later", b""
         self.connections += 1
         return b"200", b"OK", f"{principal}#{self.connections}".encode()
+
+    def put_off(self, principal: str, until: float) -> None:
+        """Let nobody with this key in until then (monotonic)."""
+        now = time.monotonic()
+        self._put_off = {name: end for name, end in self._put_off.items() if end > now} | {principal: until}
 
     def _is_hurried(self, address: str, now: float) -> bool:
         """Has this address used up its handshakes? One more is counted if not."""

@@ -58,7 +58,7 @@ class Calls:
         self.limits = limits
         self.counters = counters
         self.pending: dict[int, Call] = {}
-        self._index: PatternIndex[list[Responder]] = PatternIndex()
+        self._index: PatternIndex[dict[Responder, None]] = PatternIndex()
         self._cache: dict[str, list[Responder]] = {}
         self._next = first
         self._turn = 0
@@ -72,7 +72,7 @@ class Calls:
         self.retire(session, sid)
         responder = Responder(session, sid, pattern)
         session.responders[sid] = responder
-        self._index.setdefault(pattern, list).append(responder)
+        self._index.setdefault(pattern, dict)[responder] = None
         self._cache.clear()
 
     def retire(self, session: Session, sid: int) -> bool:
@@ -80,8 +80,9 @@ class Calls:
         responder: Responder | None = session.responders.pop(sid, None)
         if responder is None:
             return False
-        responders = self._index.get(responder.pattern) or []
-        responders.remove(responder)
+        responders = self._index.get(responder.pattern)
+        if responders is not None:
+            responders.pop(responder, None)
         if not responders:
             self._index.remove(responder.pattern)
         self._cache.clear()

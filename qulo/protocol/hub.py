@@ -11,7 +11,7 @@ A hub with an `upstream` is an agent's: `local.>` is decided here, everything el
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from qulo.errors import BadTopic, Denied, Disconnected, Overloaded, ProtocolError, QuloError
@@ -43,6 +43,13 @@ RATE_BURST = 1.0
 
 # Connections whose session has ended, and whose next one inherits what it owes to max_rate: else a HELLO would pay it.
 DEBTORS = 1000
+
+# Records in a frame without a number: a heartbeat or an echo, and what a link may say with it.
+MOST_UNNUMBERED = 8
+
+# Times its limit that a session's channel may hold, of answers and refusals that nothing else bounds, before the
+# session ends. Groups stop at groups.HARD_BOUND.
+UNREAD = 8
 
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
@@ -102,6 +109,8 @@ class Hub(Reception):
             if session.channel.acknowledged(ack):
                 self._acked(session, now)
             if number == 0:
+                if len(records) > MOST_UNNUMBERED:
+                    raise ProtocolError("more records than a frame without a number has")
                 for record in records:
                     if wire.check(record, "up") not in wire.UNNUMBERED:
                         raise ProtocolError("this verb belongs in a numbered frame")
@@ -168,6 +177,7 @@ class Hub(Reception):
         self.router.close_bundle()
         dirty, self._dirty = self._dirty, {}
         again = False
+        unread: list[Session] = []
         for session in dirty:
             if session.route is None or session.life is Life.DOWN:
                 continue
@@ -178,6 +188,11 @@ class Hub(Reception):
                     again = True
             for frame in session.channel.take():
                 self._out.append((session.listener, session.route, frame))
+            if session.channel.bytes > UNREAD * session.channel.limit:
+                unread.append(session)
+        for session in unread:
+            self._note("error", f"{session.name} ({session.address}) asks and does not read: its session ends")
+            self._dismiss(session, "more waits to be read than a session may hold", session.heard)
         return again
 
     def drain(self) -> bool:
@@ -312,6 +327,8 @@ class Hub(Reception):
     def _take_in(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
         channel = session.channel
         self._dirty[session] = None
+        if size > self.limits.max_message:
+            self._check_sizes(records)
         if not channel.accept(number, size):
             return
         for record in records:
@@ -324,6 +341,14 @@ class Hub(Reception):
             self._dispatch(session, record, now)
             if session.life is Life.DOWN:
                 return  # what comes in one frame with BYE, behind it
+
+    def _check_sizes(self, records: list[Record]) -> None:
+        """A frame as large as this holds one body (wire.SMALL); what we pass on has to fit in at its receiver."""
+        for record in records:
+            last = record[-1] if type(record) is list and record else None
+            bodies = last if type(last) is list else [last]
+            if any(type(body) is bytes and len(body) > self.limits.max_message for body in bodies):
+                raise ProtocolError(f"a body has more than max_message ({self.limits.max_message}) bytes")
 
     def _measure(self, now: float) -> None:
         """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
@@ -465,8 +490,10 @@ class Hub(Reception):
             if group is not None:
                 if not NAME.match(group):
                     raise Denied(f"the group {group[:64]!r} is not allowed: 1 to 64 of a-z 0-9 . _ -")
+                self._end_other(session, sid, session.members)
                 self._join(session, sid, pattern, group)
                 return
+            self._end_other(session, sid, session.subscriptions)
             old = session.subscriptions.get(sid)
             subscription = self.router.subscribe(session, sid, pattern)
         except QuloError as error:
@@ -475,6 +502,14 @@ class Hub(Reception):
         self._want(subscription)
         if old is not None:
             self._unwant(old)
+
+    def _end_other(self, session: Session, sid: int, table: Mapping[int, object]) -> None:
+        """A sid is one thing at a time: what it was elsewhere than in `table` ends."""
+        if any(
+            sid in other and other is not table
+            for other in (session.subscriptions, session.members, session.responders)
+        ):
+            self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], 0.0)
 
     def _want(self, subscription: Subscription) -> None:
         """Serve it, after the master has confirmed it where there is one."""
@@ -528,6 +563,7 @@ class Hub(Reception):
         try:
             if pattern == PING and session.kind != "agent":
                 raise Denied(f"{pattern}: hosts answer it, which have an agent")
+            self._end_other(session, sid, session.responders)
             self.calls.respond(session, sid, pattern)
         except QuloError as error:
             self._deny(session, sid, error)
@@ -582,7 +618,8 @@ class Hub(Reception):
     def _answer_system(self, session: Session, rid: int, request: Request) -> None:
         try:
             argument = wire.unpack_value(request.body) if request.kind == wire.PACKED else {}
-            answer = wire.pack(self.system[request.topic](session, argument if isinstance(argument, dict) else {}))
+            told = self.system[request.topic](session, argument if isinstance(argument, dict) else {})
+            answer = told if type(told) is bytes else wire.pack(told)
         except QuloError as error:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return

@@ -45,6 +45,9 @@ ECHOES = 16
 # Distinct topics whose trackers are remembered; beyond it the table starts anew.
 ROUTES = 50_000
 
+# No limit of a hub is larger: C's int, which libzmq keeps its own in, is the smallest of what has to hold one.
+_MOST = 2**31 - 1
+
 # What taking a run or a pulse of the wrong shape apart raises: checking each one before would cost more than all else.
 _MISSHAPEN = (ValueError, TypeError, AttributeError, BadTopic)
 
@@ -546,7 +549,7 @@ class Link:
 
 def _number(limits: dict[str, Any], name: str, default: int) -> int:
     value = limits.get(name)
-    return value if type(value) is int and value > 0 else default
+    return value if type(value) is int and 0 < value <= _MOST else default
 
 
 def _of_connection(record: Record) -> bool:

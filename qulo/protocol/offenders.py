@@ -1,7 +1,8 @@
 """Connections that send garbage: counted, and ignored once it is too much. Pure; every table here is bounded.
 
 A connection is ignored by the route that its frames come by, so that dropping one costs a look into a dict that is
-empty as a rule; its user tells it from another connection that has the same route later.
+empty as a rule; its user tells it from another connection that has the same route later. The driver closes it, too
+(`Ignored.cut`): what is ignored then is what had been received already.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Ignored:
     user: str
     heard: float
     dropped: int = 0
+    cut: bool = False
+    """Has the driver closed its connection?"""
 
 
 class Offenders:

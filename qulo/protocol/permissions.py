@@ -129,9 +129,9 @@ def _decide_built_in(actor: Actor, verb: str, pattern: str) -> Decision | None:
         return Decision(False, _NOT_THE_SYSTEMS)
     if verb == "respond" and pattern != PING:
         return Decision(False, _RESPOND_SYSTEM)
-    if topics.covers(f"{ADMIN}.>", pattern):
+    if topics.overlap(f"{ADMIN}.>", pattern):
         return Decision(actor.admin, _ADMIN_MAY if actor.admin else _ADMIN_ONLY)
-    if pattern == ENROL:
+    if topics.overlap(ENROL, pattern):
         return Decision(False, _ENROL_BY_TOKEN)
     return None
 

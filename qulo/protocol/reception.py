@@ -73,7 +73,8 @@ class Reception:
         self._tied: dict[str, Session] = {}  # by the user of their SUB's connection
         self._dirty: dict[Session, None] = {}  # those with something to send
         self._out: list[tuple[Listener, bytes, bytes]] = []
-        self.next_key: bytes | None = None  # what the hub's public key will be
+        self.key: bytes | None = None  # the hub's public key, where peers come in with keys
+        self.next_key: bytes | None = None  # what it will be
         self._told_key: set[str] = set()  # principals that know it
         self._debts: dict[str, Bucket] = {}  # by user: of its last session, see DEBTORS
         self._telling = Telling(TOLD_EACH, TOLD_ALL)
@@ -125,17 +126,18 @@ class Reception:
         for session in [session for session in self.sessions.values() if session.principal == principal]:
             self._dismiss(session, "this key was revoked", now)
 
-    def announce_key(self, key: bytes | None) -> None:
+    def announce_key(self, key: bytes, later: bytes | None = None) -> None:
         """Tell everybody with a key of their own what the hub's will be; None: it stays as it is."""
-        self.next_key = key
+        self.key, self.next_key = key, later
         self._told_key.clear()
         for session in self.sessions.values():
             session.key_frame = 0
             self._tell_key(session)
 
     def _tell_key(self, session: Session) -> None:
-        if self.next_key is not None and ":" not in session.principal:
-            session.channel.add([wire.NEWKEY, self.next_key], wire.RECORD_OVERHEAD + len(self.next_key))
+        told = self.next_key or self.key
+        if told is not None and ":" not in session.principal and "/" not in session.principal:
+            session.channel.add([wire.NEWKEY, told], wire.RECORD_OVERHEAD + len(told))
             session.key_frame = session.channel.number + 1
 
     def know_key(self) -> set[str]:

@@ -27,6 +27,11 @@ REPAIR_BUDGET = 512 * 1024
 # With less room than this share of the limit the hub waits for echoes, instead of measuring at every run.
 HYSTERESIS = 8
 
+# Seconds that a principal is known to be slow: a session of its that lags meanwhile holds nobody up for long, or one
+# could stop a site with a new session every slow_after.
+SLOW_KNOWN = 60.0
+SLOW_MANY = 1000  # principals that are remembered; then the table starts anew
+
 # Gaps from elsewhere that are remembered for sessions that had ended when they were told, and come back.
 GAPS = 1000
 
@@ -66,6 +71,7 @@ class Router:
         self._gaps: deque[tuple[int, str]] = deque(maxlen=GAPS)
         self._routes: dict[tuple[bool, tuple[Interest, ...]], Route] = {}
         self._routes_of = -1  # the generation that they are of
+        self._slow: dict[str, float] = {}  # by principal: when one of its sessions was slow
         self._open: Route | None = None  # the route of the bundle that is being filled
         self._runs: list[tuple[str, int, int, bytes, int, list[bytes]]] = []
         self._frame = Frame()
@@ -346,24 +352,34 @@ class Router:
     # -- repairs and gaps
 
     def repair(self, subscription: Subscription, verified: int, newer: dict[str, int]) -> None:
-        """Queue what a subscription missed; `send_repairs` sends it, within a budget, from the next turn on."""
+        """Queue what a subscription missed; `send_repairs` works it out and sends it, within a budget a turn."""
+        self.counters.repairs += 1
+        subscription.session.repairs.append(Repair(subscription, verified, newer))
+
+    def _work_out(self, repair: Repair) -> None:
+        subscription = repair.subscription
         interest = subscription.interest
         self.close_bundle()
-        missed = self.window.missed(self._topics_of(interest), verified, newer)
-        lost = missed.lost
-        never = self._never_came(subscription, verified)
+        missed = self.window.missed(self._topics_of(interest), repair.verified, repair.newer)
+        repair.lost = missed.lost
+        never = self._never_came(subscription, repair.verified)
         if never is not None:
-            lost = (verified + 1, max(never, lost[1] if lost else 0))
-        self.counters.repairs += 1
-        subscription.session.repairs.append(
-            Repair(
-                subscription,
-                deque(frame.data for frame in missed.frames),
-                self.seq,
-                interest.count,
-                lost,
-            )
-        )
+            repair.lost = (repair.verified + 1, max(never, repair.lost[1] if repair.lost else 0))
+        repair.frames = deque(missed.frames)
+        repair.at, repair.count = self.seq, interest.count
+
+    def _only(self, frame: Frame, interest: Interest) -> bytes:
+        """A frame as its subscription may see it: others' runs can be in one with its own, of topics denied to it."""
+
+        def matches(name: str, local: bool) -> bool:
+            return (interest.local or not local) and topics.matches(interest.pattern, name)
+
+        if all(matches(topic.name, topic.local) for topic in frame.topics):
+            return frame.data
+        start = frame.data.index(b"\0") + 1
+        epoch, runs = wire.decode_bundle(frame.data, start)
+        kept = [run for run in runs if matches(run[0], topics.is_local(run[0]))]
+        return wire.encode_bundle(frame.data[:start], epoch, kept)
 
     def _never_came(self, subscription: Subscription, verified: int) -> int | None:
         """Up to which number things may have been missed that this hub never had, and has not told of?"""
@@ -384,24 +400,33 @@ class Router:
         ]
 
     def send_repairs(self, session: Session) -> None:
-        """Move repair runs into the session's channel, as far as this turn's budget and its room go."""
+        """Move repair runs into the session's channel, as far as this turn's budget and its room go.
+
+        One repair is worked out per turn: that is a walk over topics and the window.
+        """
         budget = min(REPAIR_BUDGET, session.channel.room)
+        fresh = True
         while session.repairs and budget > 0:
             repair = session.repairs[0]
-            sid = repair.subscription.sid
+            subscription = repair.subscription
+            if repair.frames is None:
+                if not fresh:
+                    return
+                fresh = False
+                self._work_out(repair)
             if repair.lost is not None:  # before the runs: what is gone is older than what is not
                 self.counters.gaps += 1
-                pattern = repair.subscription.pattern
-                self._tell(session, [wire.GAP, sid, pattern, self.epoch, *repair.lost, "window"])
+                gap = [wire.GAP, subscription.sid, subscription.pattern, self.epoch, *repair.lost, "window"]
+                self._tell(session, gap)
                 repair.lost = None
-            if repair.runs:
-                frame = repair.runs.popleft()
-                size = len(frame) + wire.RECORD_OVERHEAD
-                session.channel.add([wire.RUN, sid, frame], size)
+            if repair.frames:
+                data = self._only(repair.frames.popleft(), subscription.interest)
+                size = len(data) + wire.RECORD_OVERHEAD
+                session.channel.add([wire.RUN, subscription.sid, data], size)
                 budget -= size
                 continue
             session.repairs.popleft()
-            self._tell(session, [wire.REPAIRED, sid, repair.at, repair.count])
+            self._tell(session, [wire.REPAIRED, subscription.sid, repair.at, repair.count])
 
     def pass_gap(
         self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
@@ -447,9 +472,13 @@ class Router:
         """Publishers wait for this one, until it has been behind for `slow_after`."""
         if session.lag_since is None:
             session.lag_since = now
-        if now - session.lag_since < self.limits.slow_after:
+        known = now - self._slow.get(session.principal, -SLOW_KNOWN) < SLOW_KNOWN
+        if now - session.lag_since < self.limits.slow_after and not known:
             return lag
         session.slow = True
+        if len(self._slow) >= SLOW_MANY:
+            self._slow.clear()
+        self._slow[session.principal] = now
         self._note(
             Note(
                 "warning",

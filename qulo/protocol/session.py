@@ -73,10 +73,12 @@ class Repair:
     """Runs on their way to one subscription for the second time."""
 
     subscription: Subscription
-    runs: deque[bytes]
-    at: int
-    count: int
-    lost: tuple[int, int] | None  # first and last number of what is not in the window any more
+    verified: int
+    newer: dict[str, int]
+    frames: deque[Any] | None = None  # what is still to be sent; None: it has not been worked out yet
+    at: int = 0
+    count: int = 0
+    lost: tuple[int, int] | None = None  # first and last number of what is not in the window any more
 
 
 @dataclass(slots=True, eq=False)

@@ -118,8 +118,14 @@ def _throw_some(dealer: zmq.Socket[bytes], url: str, garbage: Iterable[bytes], i
 
 
 def flood(url: str, count: int) -> None:
-    """Send garbage over one connection that has a session, and look at no answer; returns when all has been sent."""
+    """Send garbage, beginning with a session, and look at no answer; returns when all has been sent.
+
+    A hub cuts that off again and again; libzmq connects anew each time.
+    """
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.set(zmq.RECONNECT_IVL, 10)
+        dealer.set(zmq.SNDTIMEO, PATIENCE)
+        dealer.set(zmq.LINGER, 0)
         dealer.connect(url)
         dealer.send(wire.encode(0, 0, [HELLO]))
         dealer.recv()

@@ -144,7 +144,7 @@ def test_a_fast_publisher_gets_its_rate_and_others_theirs() -> None:
     _run(story())
 
 
-def test_a_flood_of_bad_frames_is_ignored_and_disturbs_nobody(short_place: Path) -> None:
+def test_a_flood_of_bad_frames_is_cut_off_and_disturbs_nobody(short_place: Path) -> None:
     with running_qulod(short_place) as (_, addresses):
 
         async def story() -> None:
@@ -154,17 +154,14 @@ def test_a_flood_of_bad_frames_is_ignored_and_disturbs_nobody(short_place: Path)
                 qulo.connect(url, name="there") as there,
                 there.respond("double", lambda m: 2 * m.body),
             ):
-                flooding = asyncio.create_task(asyncio.to_thread(garbage.flood, url, 100_000))
+                flooding = asyncio.create_task(asyncio.to_thread(garbage.flood, url, 20_000))
                 while not flooding.done():
                     assert await here.request("double", 21, timeout=5) == 42
                 await flooding
-                counters = (await here.request(LOCAL_LIST))["hub"]["counters"]
-                assert counters["ignored"] > 50_000
-                assert counters["bad_frames"] < 2_000
 
         _run(story(), timeout=60)
         log = (short_place / "qulod.log").read_text()
         assert log.count("garbage (") < 40
-        assert "is ignored: more than" in log
+        assert 0 < log.count("is ignored: more than") < 20
         audit = (short_place / "qulod.audit.log").read_text()
         assert '"why":"bad frames"' in audit

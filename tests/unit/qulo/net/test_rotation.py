@@ -138,3 +138,27 @@ def test_a_change_that_a_restart_interrupted_goes_on_and_can_be_given_up() -> No
             await start_agent(site, "a")  # with the old key, although it was told of another one
 
     _run(story(), timeout=60)
+
+
+def test_a_key_that_is_told_over_ipc_is_not_believed_and_one_that_is_withdrawn_is_forgotten() -> None:
+    async def story() -> None:
+        async with Site() as site:
+            await start(site, "a")
+            agent = await start_agent(site, "a")
+            driver = agent._driver
+            assert driver is not None
+            assert driver.security is not None
+            before, evil = driver.security, curve.make_key(site.path / "evil.key")
+            secure, driver.url = driver.url, f"ipc://{site.path}/a.sock"  # as if somebody else's socket were the hub
+            driver._know_key(evil.public)
+            assert driver.security == before
+            driver.url = secure
+            driver._know_key(b"short")
+            assert driver.security == before
+            await rotate(site, "begin")
+            await until(lambda: driver.security is not None and driver.security.next is not None)
+            await rotate(site, "abort")
+            await until(lambda: driver.security == before)
+            assert not (site.path / "a" / "master.next.pub").exists()
+
+    _run(story())
