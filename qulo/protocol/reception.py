@@ -57,7 +57,7 @@ class Connection(NamedTuple):
 
 
 class Reception:
-    """Sessions by instance, by token, and by the connection of their SUB. `epoch` names the hub's start."""
+    """Sessions by principal and instance, by token, and by their SUB's connection. `epoch` names the hub's start."""
 
     def __init__(self, name: str, epoch: int, limits: Limits, make_token: Callable[[], bytes], version: str) -> None:
         self.epoch = epoch
@@ -66,7 +66,7 @@ class Reception:
         self.counters = Counters()
         self.authority = Authority(name)
         self.listeners: list[Listener] = []
-        self.sessions: dict[bytes, Session] = {}  # by instance
+        self.sessions: dict[tuple[str, bytes], Session] = {}  # by principal and instance
         self.down: deque[Session] = deque(maxlen=REMEMBERED)
         self._make_token = make_token
         self._by_token: dict[bytes, Session] = {}
@@ -187,17 +187,18 @@ class Reception:
     def _find(self, where: Connection, hello: Record, now: float) -> Session | None:
         """The session that this HELLO goes on with; None: it begins one. Raises Denied where it may not."""
         instance, token, epoch = hello[2], hello[5], hello[6]
-        session = self.sessions.get(instance)
+        principal = principal_of(where.user)
+        session = self.sessions.get((principal, instance))
         if session is None:
+            before = self._by_token.get(token) if token is not None else None
+            if before is not None and before.instance == instance and epoch == self.epoch:
+                self.end(before, "bye", now)  # the same link by another way in: from now on as somebody else
             return None
         if _stillborn(session, where.user, token):
             self.end(session, "bye", now)
             return None
         if epoch != self.epoch or token != session.token:
             raise Denied("this instance has a session already, and this HELLO does not prove that it is its own")
-        if session.principal != principal_of(where.user):
-            self.end(session, "bye", now)  # the same link by another way in: from now on as somebody else
-            return None
         return session
 
     def _check_hello(self, version: int, instance: bytes, name: str, kind: str) -> None:
@@ -228,7 +229,7 @@ class Reception:
             claimed=hello[5],
         )
         session.channel.mark = partial(self._dirty_later, session)
-        self.sessions[instance] = session
+        self.sessions[session.key] = session
         self._by_token[token] = session
         return session
 
@@ -306,7 +307,7 @@ class Reception:
         lost = session.channel.unacknowledged
         self._detach(session)
         self._ended(session, why)
-        del self.sessions[session.instance]
+        del self.sessions[session.key]
         del self._by_token[session.token]
         self._dirty.pop(session, None)
         if why != "bye" or session.kind == "agent":

@@ -128,6 +128,11 @@ class Session:
     rtt: int = 0  # µs
 
     @property
+    def key(self) -> tuple[str, bytes]:
+        """What no two sessions have in common. An instance alone is no secret: every run carries one."""
+        return self.principal, self.instance
+
+    @property
     def weight(self) -> int:
         """How many peers it counts as: an agent speaks for all programs of its host."""
         return AGENT_WEIGHT if self.kind == "agent" else 1

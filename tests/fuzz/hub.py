@@ -64,7 +64,7 @@ class World:
         for listener in self.listeners:
             for route, session in listener.routes.items():
                 assert session.route == route
-                assert hub.sessions[session.instance] is session
+                assert hub.sessions[session.key] is session
         for session in hub.sessions.values():
             assert session.channel.bytes >= 0
             assert session.calls >= 0

@@ -164,7 +164,7 @@ class Host:
 
     def session(self, peer: Dialler) -> Session:
         """What the hub holds for a peer."""
-        return self.hub.sessions[peer.link.identity.instance]
+        return next(each for each in self.hub.sessions.values() if each.instance == peer.link.identity.instance)
 
     def expire(self, peer: Dialler) -> None:
         """The hub forgets a peer, whose connection stays."""

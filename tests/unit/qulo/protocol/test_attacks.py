@@ -88,9 +88,9 @@ def test_who_asks_and_does_not_read_is_dismissed_before_it_fills_the_memory() ->
         assert evil.connection is not None
         records = [[wire.SUBSCRIBE, sid, "$qulo.local.admin.x", None] for sid in range(100)]
         hub.receive(evil.connection, wire.encode(turn + 1, 0, records))
-        if session.instance not in hub.hub.sessions:
+        if session.key not in hub.hub.sessions:
             break
-    assert session.instance not in hub.hub.sessions
+    assert session.key not in hub.hub.sessions
     assert session.channel.bytes < 2 * UNREAD * limits.link_buffer
     assert hub.said("asks and does not read")
 
@@ -122,3 +122,18 @@ def test_whose_sessions_are_slow_again_and_again_stops_nobody() -> None:
             net.advance(0.5)
         waited = net.now - began
         assert waited <= (limits.slow_after + 1 if turn == 0 else 1), turn
+
+
+def test_whoever_knows_an_instance_keeps_nobody_out() -> None:
+    """Every run carries its publisher's: it is no secret."""
+    net, hub, good, evil = world()
+    assert evil.connection is not None
+    instance = good.link.identity.instance
+    good.cut()
+    net.advance(net.limits.session_timeout + 1)
+    hub.hub.tick(net.now + 60)
+    hello = [wire.HELLO, wire.VERSION, instance, "evil", "client", None, 0, 0, {}]
+    hub.receive(evil.connection, wire.encode(0, 0, [hello]))
+    net.advance(10)
+    assert good.link.phase.value == "up"
+    assert {session.principal for session in hub.hub.sessions.values()} >= {"uid:1000"}

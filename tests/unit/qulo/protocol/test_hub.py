@@ -48,11 +48,17 @@ def say(
     return [record for _, _, frame in hub.take_out() for record in wire.decode(frame)[2]]
 
 
+def only(hub: Hub) -> Session:
+    """The one session that the hub has."""
+    (session,) = hub.sessions.values()
+    return session
+
+
 def connected() -> tuple[Hub, Listener, Session]:
     """A hub with one session."""
     hub, listener = make_hub()
     say(hub, listener, hello())
-    return hub, listener, hub.sessions[INSTANCE]
+    return hub, listener, only(hub)
 
 
 @pytest.mark.parametrize(("life", "event"), LIFE)
@@ -80,7 +86,7 @@ def test_hello_is_welcomed() -> None:
     hub, listener = make_hub()
     ((verb, version, epoch, token, resumed, received, publish, limits, info),) = say(hub, listener, hello())
     assert (verb, version, epoch, resumed, received, publish) == (wire.WELCOME, wire.VERSION, 7, False, 0, 5555)
-    assert token == hub.sessions[INSTANCE].token
+    assert token == only(hub).token
     assert limits["heartbeat"] == 2000
     assert info == {"name": "hub", "version": "0", "principal": "me"}
 
@@ -119,9 +125,9 @@ def test_another_principal_gets_nothing_of_a_session_even_with_its_token() -> No
     say(hub, listener, [wire.SUBSCRIBE, 1, "a.*", None], number=1)
     (welcome,) = say(hub, listener, hello(token=session.token, epoch=7), user="else#2", route=b"other")
     assert welcome[4] is False
-    assert hub.sessions[INSTANCE].principal == "else"
-    assert not hub.sessions[INSTANCE].subscriptions
-    assert hub.sessions[INSTANCE].token != session.token
+    assert only(hub).principal == "else"
+    assert not only(hub).subscriptions
+    assert only(hub).token != session.token
 
 
 def test_a_proven_session_moves_to_the_new_connection() -> None:

@@ -9,7 +9,7 @@ from qulo.protocol.hub import Hub
 from qulo.protocol.offenders import BAD_FRAMES, BAD_WITHIN, QUIET, WATCHED, Offenders
 from qulo.protocol.session import Life, Listener
 from tests.unit.qulo.protocol.fake_net import Net
-from tests.unit.qulo.protocol.test_hub import INSTANCE, connected, hello, make_hub, say
+from tests.unit.qulo.protocol.test_hub import connected, hello, make_hub, say
 
 ROUTE, USER = b"r", "me#1"
 
@@ -93,7 +93,7 @@ def test_an_ignored_connection_gets_no_answer_and_its_session_resumes_by_another
     proof = hello(token=session.token, epoch=7, received=session.channel.number)
     welcome, *_ = say(hub, listener, proof, user="me#2", route=b"other")
     assert (welcome[0], welcome[4]) == (wire.WELCOME, True)
-    assert hub.sessions[INSTANCE] is session
+    assert hub.sessions[session.key] is session
     assert session.life is Life.UP
 
 
