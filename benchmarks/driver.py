@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import FanOut, Flood, IdleAgent, Requests, Return, Side, Startup, Work
@@ -16,7 +17,7 @@ from benchmarks.errors import MeasureFailed
 from benchmarks.idle import idle_agent, startup
 from benchmarks.jobs import Job
 from benchmarks.returning import returning
-from benchmarks.servers import Server, nats_server, qulod, stop
+from benchmarks.servers import Server, flooders_key, nats_server, qulod, stop
 
 # Eleven Python processes on two cores take a few seconds to start.
 _READY_WITHIN = 60.0
@@ -115,7 +116,9 @@ async def _flood(work: Flood, server: Server, count: int) -> Outcome:
     rate = work.share * top.figures["rate"]
     job = Job(server.endpoint, int(rate * work.seconds), rate=rate)
     calm, calm_missing = await _paced(job)
-    async with _peers([("flooder", replace(job, count=0))]) as (flooder,):
+    own = None if job.endpoint.key is None else str(flooders_key(Path(job.endpoint.key)))
+    flooding = replace(job, count=0, endpoint=replace(job.endpoint, key=own))
+    async with _peers([("flooder", flooding)]) as (flooder,):
         flooder.go()
         await flooder.heard(_DONE_WITHIN)  # it is ignored by now
         loud, loud_missing = await _paced(job)

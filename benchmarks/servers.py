@@ -162,12 +162,18 @@ async def _daemon(
 
 
 def _accepted_key(directory: Path) -> Path:
-    """Make a client key that the hub accepts from its start on."""
+    """Make client keys that the hub accepts from its start on: the measured peers', and beside it the flooder's."""
     key, accepted = directory / "bench.key", directory / "data" / "accepted"
-    make_key(key)
     accepted.mkdir(mode=0o700, parents=True)
-    shutil.copy(public_path(key), accepted)
+    for each in (key, flooders_key(key)):
+        make_key(each)
+        shutil.copy(public_path(each), accepted)
     return key
+
+
+def flooders_key(key: Path) -> Path:
+    """A hub cuts a flooder off by its key: it must not be the others'."""
+    return key.with_name("flooder.key")
 
 
 @contextmanager
