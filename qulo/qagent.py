@@ -35,12 +35,13 @@ async def serve(settings: Settings, control: runner.Control) -> None:
             control.ready(show())
 
     try:
-        service.listen()
         await executor.attach(PING_BEATS * settings.heartbeat, settings.session_timeout)
         if control.token is not None:
             control.settings = await service.join(control.token)
-        addresses = show()
+        # In one turn: a program that came in between would be served by a hub that knows of no master.
+        service.listen()
         service.dial()
+        addresses = show()
         control.ready(addresses)
         executor.changed = changed
         async for event in control:

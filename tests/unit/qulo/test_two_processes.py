@@ -21,6 +21,9 @@ from typing import Any
 import pytest
 
 import qulo
+from qulo import qagent
+from qulo.config import load
+from qulo.daemon.control import Control, Event
 from tests.unit.qulo.aio_tools import _run
 from tests.unit.qulo.conftest import BIN, until
 from tests.unit.qulo.site import until as until_async
@@ -394,3 +397,38 @@ sys.exit(qagent.main())
         os.kill(agent.executor, signal.SIGKILL)
         line = syslog.recv(4096).decode()
     assert line.startswith(f"<27>qagent[{pid}]: qulo.fleet.handle: the executor, PID ")
+
+
+def test_nobody_is_let_in_before_the_agent_knows_that_it_has_a_master(short_place: Path) -> None:
+    """A subscription that was served before would never be asked for above, and nobody would notice."""
+    here = short_place / "agent.sock"
+    seen: list[bool] = []
+
+    class Slow:
+        """An executor that takes its time to answer."""
+
+        state, pid, uid, changed = "ok", 1, 0, None
+
+        async def attach(self, *_: float) -> None:
+            await asyncio.sleep(0.05)
+            seen.append(here.exists())
+
+        async def close(self) -> None:
+            pass
+
+    config = short_place / "qagent.yaml"
+    values = {"local": f"ipc://{here}", "data_dir": str(short_place), "pid_file": f"{short_place}/p", "curve": "off"}
+    config.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
+
+    async def story() -> None:
+        settings = load("qagent", str(config), environ={}, uid=0)
+        ready = asyncio.Event()
+        control = Control(lambda _: ready.set(), None, Slow())
+        serving = asyncio.create_task(qagent.serve(settings, control))
+        await ready.wait()
+        assert here.exists()
+        control.put(Event("stop"))
+        await serving
+
+    _run(story())
+    assert seen == [False]
