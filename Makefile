@@ -7,9 +7,11 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 
-# What `make fuzz` gives each target: so many inputs, or so many seconds if that is less; 0 seconds is no bound.
+# What `make fuzz` gives each target: so many inputs, or so many seconds if that is less; 0 seconds is no bound, and
+# with seed 0 the mutations are others each time.
 RUNS ?= 1000000
 SECONDS ?= 0
+SEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install venv check test test-docker test-host demo bench fuzz clean
@@ -58,7 +60,7 @@ bench: $(BENCH_STAMP) ## measure, beside NATS on the same machine
 	$(BIN)/python -m benchmarks
 
 fuzz: $(FUZZ_STAMP) ## feed every decoder with garbage; RUNS=1000000 inputs each, or SECONDS=
-	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seconds $(SECONDS) --seed $(SEED)
 
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

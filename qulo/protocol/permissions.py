@@ -129,8 +129,10 @@ def _decide_built_in(actor: Actor, verb: str, pattern: str) -> Decision | None:
         return Decision(False, _NOT_THE_SYSTEMS)
     if verb == "respond" and pattern != PING:
         return Decision(False, _RESPOND_SYSTEM)
-    if topics.overlap(f"{ADMIN}.>", pattern):
-        return Decision(actor.admin, _ADMIN_MAY if actor.admin else _ADMIN_ONLY)
+    if not actor.admin and topics.overlap(f"{ADMIN}.>", pattern):
+        return Decision(False, _ADMIN_ONLY)
+    if topics.covers(f"{ADMIN}.>", pattern):
+        return Decision(True, _ADMIN_MAY)
     if topics.overlap(ENROL, pattern):
         return Decision(False, _ENROL_BY_TOKEN)
     return None

@@ -27,6 +27,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of {', '.join(TARGETS)}")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"inputs for each target; default {RUNS:,}")
     parser.add_argument("--seconds", type=int, default=0, help="for each target at most; 0: as long as it takes")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations; 0: another one each time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at one time; default: one a core")
     parser.add_argument("--plain", action="store_true", help="without Atheris, also where it is installed")
     options = parser.parse_args(argv)
@@ -39,6 +40,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 def _fuzz(target: str, options: argparse.Namespace, plain: bool) -> bool:
     """Run one target; True when nothing was found."""
     argv = [sys.executable, "-m", "tests.fuzz.run", target, str(options.runs), str(options.seconds), str(WHERE)]
+    argv.append(str(options.seed))
     began = time.monotonic()
     done = subprocess.run(argv + ["plain"] * plain, capture_output=True, text=True, errors="replace", check=False)
     said = done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""One target in this process: python -m tests.fuzz.run TARGET RUNS SECONDS WHERE [plain]
+"""One target in this process: python -m tests.fuzz.run TARGET RUNS SECONDS WHERE SEED [plain]
 
 With Atheris, which guides its mutations by what they reach, unless `plain` is said; WHERE is the directory for what it
 finds. A failure is a traceback, a file with the input, and an exit status that is not 0.
@@ -39,7 +39,7 @@ def seeds(target: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
 
 
-def with_atheris(target: str, runs: int, seconds: int, where: Path) -> None:
+def with_atheris(target: str, runs: int, seconds: int, where: Path, seed: int) -> None:
     """Does not return: libFuzzer ends the process."""
     import atheris  # noqa: PLC0415 - is not there where only the mutator is wanted
 
@@ -48,7 +48,12 @@ def with_atheris(target: str, runs: int, seconds: int, where: Path) -> None:
     found = where / "corpus" / target
     found.mkdir(parents=True, exist_ok=True)
     argv = [target, f"-runs={runs}", f"-max_total_time={seconds}", f"-timeout={SLOW}", f"-rss_limit_mb={LARGE}"]
-    argv += [f"-max_len={mutate.LONGEST}", f"-artifact_prefix={where}/{target}-", "-print_final_stats=1"]
+    argv += [
+        f"-max_len={mutate.LONGEST}",
+        f"-artifact_prefix={where}/{target}-",
+        "-print_final_stats=1",
+        f"-seed={seed}",
+    ]
     atheris.Setup([*argv, str(found), str(CORPUS / target)], check)
     atheris.Fuzz()
 
@@ -76,7 +81,7 @@ def plainly(target: str, runs: int, seconds: int, where: Path) -> int:
 if __name__ == "__main__":
     logging.disable()  # what is wrong with an input is no news
     name, count, limit, place = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    if "plain" in sys.argv[5:]:
+    if "plain" in sys.argv[6:]:
         print(f"Done {plainly(name, count, limit, place)} runs")
     else:
-        with_atheris(name, count, limit, place)
+        with_atheris(name, count, limit, place, int(sys.argv[5]))
