@@ -15,5 +15,6 @@ figure.
     nats_side.py   the few lines that differ: nats-py
     returning.py   how long many links take to come back after a restart; links.py is one process of them
     idle.py        what an idle agent takes, and how long `qulo --version` does
+    store.py       the store of durable streams alone, on disk: `python -m benchmarks.store`
     table.py       medians, ratios, verdicts, and the one table
 """

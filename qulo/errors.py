@@ -7,12 +7,15 @@
     │   └── TooLarge
     ├── ConfigError           a file or value that the operator has to mend
     ├── EndpointError         an address that cannot be bound or reached
-    ├── FileError             a file or directory that cannot be made
+    ├── FileError             a file or directory that cannot be made or used
     ├── ProtocolError         theirs: a peer broke the protocol; at most its session ends
     ├── Refused               the hub answered no to a session or a subscription
     │   ├── Denied
     │   ├── BadVersion
-    │   └── Overloaded
+    │   ├── Overloaded
+    │   ├── NoStream
+    │   └── StoreFull
+    ├── StoreFailed           the disk or its engine failed: the outcome of what was under way is unknown
     ├── Disconnected          no hub: the outcome of what was under way is unknown
     ├── OutcomeUnknown        a hub died with messages it had not acknowledged
     └── RequestError          a request that has no good answer
@@ -89,7 +92,7 @@ class EndpointError(QuloError):
 
 
 class FileError(QuloError):
-    """The file cannot be made."""
+    """The file cannot be made or used."""
 
     code = "file"
 
@@ -122,6 +125,24 @@ class Overloaded(Refused):
     """A limit of the hub is reached; try again later or raise the limit."""
 
     code = "overloaded"
+
+
+class NoStream(Refused):
+    """There is no such stream or group, or none that stores this topic."""
+
+    code = "no-stream"
+
+
+class StoreFull(Refused):
+    """The store has reached its quota, or the disk is full; what is stored can still be read and acknowledged."""
+
+    code = "store-full"
+
+
+class StoreFailed(QuloError):
+    """The store failed; whether what was under way is stored is unknown until it has been restarted."""
+
+    code = "store-failed"
 
 
 class Disconnected(QuloError):
