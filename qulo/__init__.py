@@ -12,7 +12,7 @@ from qulo._version import __version__
 
 if TYPE_CHECKING:
     from qulo import errors, sync
-    from qulo.client import Bus, Message, Responder, Subscription, connect
+    from qulo.client import Bus, Consumer, Delivery, Message, Responder, Stored, StoredMessage, Subscription, connect
     from qulo.errors import (
         BadBody,
         BadTopic,
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
         EndpointError,
         HandlerError,
         NoResponders,
+        NoStream,
         OutcomeUnknown,
         Overloaded,
         ProtocolError,
         QuloError,
         RequestError,
         ResponderLost,
+        StoreFailed,
+        StoreFull,
         TooLarge,
     )
     from qulo.protocol.tracker import Gap
@@ -38,7 +41,9 @@ __all__ = [
     "BadTopic",
     "BadVersion",
     "Bus",
+    "Consumer",
     "DeadlineExceeded",
+    "Delivery",
     "Denied",
     "Disconnected",
     "EndpointError",
@@ -46,6 +51,7 @@ __all__ = [
     "HandlerError",
     "Message",
     "NoResponders",
+    "NoStream",
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
@@ -53,6 +59,10 @@ __all__ = [
     "RequestError",
     "Responder",
     "ResponderLost",
+    "StoreFailed",
+    "StoreFull",
+    "Stored",
+    "StoredMessage",
     "Subscription",
     "TooLarge",
     "__version__",
@@ -62,7 +72,9 @@ __all__ = [
 ]
 
 _MODULES = ("errors", "sync")
-_CLIENT = ("Bus", "Message", "Responder", "Subscription", "connect")
+_CLIENT = (
+    *("Bus", "Consumer", "Delivery", "Message", "Responder", "Stored", "StoredMessage", "Subscription", "connect"),
+)
 
 
 def _home(name: str) -> str:

@@ -113,6 +113,7 @@ class Call:
 
 
 Publish = tuple[str, int, bytes]  # topic, kind, body
+Post = Callable[[], None]  # nobody waits for it
 
 
 class Outbox:
@@ -120,7 +121,7 @@ class Outbox:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._entries: list[Publish | Call] = []
+        self._entries: list[Publish | Call | Post] = []
         self._calls: set[Call] = set()  # not answered yet
         self._size = 0
         self._asleep = True
@@ -148,6 +149,12 @@ class Outbox:
             if timeout is not None:
                 timeout = max(0.0, timeout - (time.monotonic() - started))
 
+    def post(self, entry: Post) -> None:
+        """Append what the loop is to do; raises Disconnected when it does nothing any more."""
+        with self._lock:
+            self._check()
+            self._append(entry)
+
     def call(self, call: Call, *, ordered: bool) -> None:
         """Append a call, or with `ordered` False only see to it that it is answered; its thread waits.
 
@@ -163,13 +170,13 @@ class Outbox:
         """Nobody waits for the call any more."""
         self._calls.discard(call)
 
-    def _append(self, entry: Publish | Call) -> None:
+    def _append(self, entry: Publish | Call | Post) -> None:
         self._entries.append(entry)
         if self._asleep:
             self._wake()
             self._asleep = False  # last: interrupted before, the next entry wakes it once more
 
-    def take(self) -> list[Publish | Call]:
+    def take(self) -> list[Publish | Call | Post]:
         """Everything, for the loop. When there is nothing, the next entry wakes it."""
         with self._lock:
             taken, self._entries = self._entries, []

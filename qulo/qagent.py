@@ -7,6 +7,7 @@ one socket, to this one.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from qulo._version import __version__
 from qulo.config import Settings
@@ -14,6 +15,7 @@ from qulo.daemon import runner
 from qulo.errors import FileError
 from qulo.fleet.handle import OK, Executor
 from qulo.net.service import Service
+from qulo.store import open_store
 
 # Heartbeats between two pings of the executor: its end is noticed at once, this is for one that hangs.
 PING_BEATS = 3
@@ -21,7 +23,7 @@ PING_BEATS = 3
 
 async def serve(settings: Settings, control: runner.Control) -> None:
     """Bind, dial the master, say ready (with or without it), and do what the operator asks until the end."""
-    service = Service(settings, __version__)
+    service = Service(settings, __version__, partial(open_store, settings), control.fail)
     executor: Executor = control.beside
 
     def show() -> dict[str, str]:
@@ -38,6 +40,7 @@ async def serve(settings: Settings, control: runner.Control) -> None:
         await executor.attach(PING_BEATS * settings.heartbeat, settings.session_timeout)
         if control.token is not None:
             control.settings = await service.join(control.token)
+        await service.keep()
         # In one turn: a program that came in between would be served by a hub that knows of no master.
         service.listen()
         service.dial()

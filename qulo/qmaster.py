@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qulo._version import __version__
 from qulo.config import Settings
 from qulo.daemon import runner
 from qulo.net.service import Service
+from qulo.store import open_store
 
 
 async def serve(settings: Settings, control: runner.Control) -> None:
     """Bind, say ready, and do what the operator asks until the end."""
-    service = Service(settings, __version__)
+    service = Service(settings, __version__, partial(open_store, settings), control.fail)
     try:
+        await service.keep()
         service.listen()
         control.ready(service.addresses)
         async for event in control:

@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from qulo import sync
+from qulo import plain, sync
 from qulo._version import __version__
+from qulo.arguments import seconds
 from qulo.daemon import exits
-from qulo.errors import DeadlineExceeded, EndpointError, NoResponders, QuloError
+from qulo.errors import DeadlineExceeded, EndpointError, NoResponders, QuloError, UsageError
 from qulo.protocol.report import LIST, LOCAL_LIST
 
 _MANUAL = """\
 Shows the site's hub: an agent forwards the question to its master. --local
-asks the hub that this host's programs are connected to.
+asks the hub that this host's programs are connected to. Streams are the
+site's; PENDING is what the group that is furthest behind has not acked.
 
 states of a peer:
   up       it is heard
@@ -31,7 +33,7 @@ states of a peer:
   suspect  not heard for a while
   down     gone; listed for a while, last
 
-FILTER is a shell pattern on the names of peers and on topics.
+FILTER is a shell pattern on the names of peers and streams, and on topics.
 
 exit status:
   0  done                      64  wrong usage
@@ -42,6 +44,7 @@ examples:
   qulolist
   qulolist --agents 'web*'
   qulolist --topics 'logs.*' --watch 1
+  qulolist --streams
   qulolist --json --clients | grep '"slow":true'
   qulolist -u tcp://master.example.net:7370 --server-key master.pub --key me.key
 """
@@ -107,6 +110,19 @@ _TOPICS = (
     _Column("RATE", lambda topic: f"{topic['rate']:.1f}/s", right=True),
     _Column("MESSAGES", lambda topic: f"{topic['messages']}", right=True),
 )
+_STREAMS = (
+    _Column("STREAM", lambda stream: stream["name"]),
+    _Column("KEEP", lambda stream: stream["keep"]),
+    _Column("TOPICS", lambda stream: " ".join(stream["topics"])),
+    _Column("MESSAGES", lambda stream: f"{stream['messages']}", right=True),
+    _Column("BYTES", lambda stream: f"{stream['bytes']}", right=True),
+    _Column("LAST", lambda stream: f"{stream['last']}", right=True),
+    _Column("GROUPS", lambda stream: f"{len(stream['groups'])}", right=True),
+    _Column("PENDING", lambda stream: f"{max((g['pending'] for g in stream['groups']), default=0)}", right=True),
+)
+
+# docs/streams.md: what lists them.
+_STREAM_LIST = "$qulo.stream.ls"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.OK
     except (QuloError, OSError) as error:
-        print(f"qulolist: {_clean(str(error))}", file=sys.stderr)
+        print(f"qulolist: {plain.shown(str(error))}", file=sys.stderr)
         if isinstance(error, EndpointError):
             print(f"qulolist: {_HINT}", file=sys.stderr)
         return _TIMED_OUT if isinstance(error, DeadlineExceeded) else exits.code_of(error)
@@ -146,21 +162,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--server-key", metavar="FILE", help="the hub's public key, for curve")
     add("--key", metavar="FILE", help="your secret key, for curve")
     add("--local", action="store_true", help="the hub of this host, not the site's")
-    for name in ("agents", "clients", "topics"):
+    for name in ("agents", "clients", "topics", "streams"):
         add(f"--{name}", action="store_true", help=f"only {name} (and what else is selected)")
-    add("--json", action="store_true", help='one object per line; "type" is hub, peer or topic')
+    add("--json", action="store_true", help='one object per line; "type" is hub, peer, topic, stream')
     add(
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_seconds,
+        type=seconds,
         const=_WATCH,
         help=f"look again, every {_WATCH:g} s by default, until Ctrl-C",
     )
     add(
         "--timeout",
         metavar="S",
-        type=_seconds,
+        type=seconds,
         default=_TIMEOUT,
         help="seconds for the hub and for its answer",
     )
@@ -168,17 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
-
-
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.local and arguments.streams:
+        raise UsageError("--streams are the site's, not the local hub's: without --local")
     with sync.connect(
         arguments.url, timeout=arguments.timeout, server_key=arguments.server_key, key=arguments.key
     ) as bus:
@@ -195,24 +203,43 @@ def _ask(bus: sync.Bus, arguments: argparse.Namespace) -> dict[str, Any]:
         answer: dict[str, Any] = bus.request(topic, {}, timeout=arguments.timeout)
     except NoResponders:
         raise EndpointError(f"{bus.url} does not answer {topic}") from None
+    answer["streams"] = _ask_streams(bus, arguments)
     return answer
+
+
+def _ask_streams(bus: sync.Bus, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The site's streams, if they are wanted; an older hub has none, which matters to whoever asks for nothing else."""
+    if arguments.local or not (arguments.streams or _is_everything(arguments)):
+        return []
+    try:
+        streams: list[dict[str, Any]] = bus.request(_STREAM_LIST, {}, timeout=arguments.timeout)
+    except QuloError:
+        if arguments.streams:
+            raise
+        return []
+    return streams
+
+
+def _is_everything(arguments: argparse.Namespace) -> bool:
+    return not any(getattr(arguments, name) for name in ("agents", "clients", "topics", "streams"))
 
 
 def _show(report: Mapping[str, Any], arguments: argparse.Namespace) -> int:
     kinds = {kind for option, kind in _KINDS.items() if getattr(arguments, option)}
-    everything = not (kinds or arguments.topics)
+    everything = _is_everything(arguments)
     peers = [
         peer for peer in report["peers"] if (everything or peer["kind"] in kinds) and _matches(peer["name"], arguments)
     ]
     topics = [
         topic for topic in report["topics"] if (everything or arguments.topics) and _matches(topic["topic"], arguments)
     ]
+    streams = [stream for stream in report.get("streams", ()) if _matches(stream["name"], arguments)]
     if arguments.json:
-        _print_json(report["hub"], peers, topics)
+        _print_json(report["hub"], peers=peers, topics=topics, streams=streams)
     else:
-        _print_tables(report["hub"], peers, topics, arguments)
+        _print_tables(report["hub"], ((_PEERS, _ordered(peers)), (_TOPICS, topics), (_STREAMS, streams)), arguments)
     sys.stdout.flush()
-    if arguments.filter is not None and not (peers or topics):
+    if arguments.filter is not None and not (peers or topics or streams):
         print(f"qulolist: nothing matches {arguments.filter!r}", file=sys.stderr)
         return _NOTHING_MATCHED
     return exits.OK
@@ -222,18 +249,20 @@ def _matches(name: str, arguments: argparse.Namespace) -> bool:
     return arguments.filter is None or fnmatch.fnmatchcase(name, arguments.filter)
 
 
-def _print_json(
-    hub: Mapping[str, Any], peers: Iterable[Mapping[str, Any]], topics: Iterable[Mapping[str, Any]]
-) -> None:
-    entries = [("hub", hub), *(("peer", peer) for peer in peers), *(("topic", topic) for topic in topics)]
+def _print_json(hub: Mapping[str, Any], **sections: Iterable[Mapping[str, Any]]) -> None:
+    """One object a line; its type is the section's name without the plural's s."""
+    entries = [("hub", hub), *((name[:-1], entry) for name, section in sections.items() for entry in section)]
     for kind, entry in entries:
         print(json.dumps({"type": kind, **entry}, separators=(",", ":"), default=str))
 
 
+def _ordered(peers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(peers, key=lambda peer: (peer["kind"], peer["state"] == "down", peer["name"]))
+
+
 def _print_tables(
     hub: Mapping[str, Any],
-    peers: Sequence[Mapping[str, Any]],
-    topics: Sequence[Mapping[str, Any]],
+    sections: Iterable[tuple[Sequence[_Column], Sequence[Mapping[str, Any]]]],
     arguments: argparse.Namespace,
 ) -> None:
     terminal = sys.stdout.isatty()
@@ -241,8 +270,7 @@ def _print_tables(
     if arguments.watch is not None and terminal:
         sys.stdout.write(_CLEAR)
     print(_headline(hub))
-    ordered = sorted(peers, key=lambda peer: (peer["kind"], peer["state"] == "down", peer["name"]))
-    for columns, entries in ((_PEERS, ordered), (_TOPICS, topics)):
+    for columns, entries in sections:
         if entries:
             print()
             _print_table(columns, entries, colours)
@@ -256,7 +284,7 @@ def _headline(hub: Mapping[str, Any]) -> str:
     if hub.get("executor") == "lost":  # a hub of another version may not say
         blocked += ", its executor is lost"
     return (
-        f"{_clean(hub['name'])}: qulo {_clean(hub['version'])}, {role}{blocked};"
+        f"{plain.shown(hub['name'])}: qulo {plain.shown(hub['version'])}, {role}{blocked};"
         f" {hub['peers']} connected, {hub['topics']} topics"
     )
 
@@ -264,7 +292,7 @@ def _headline(hub: Mapping[str, Any]) -> str:
 def _print_table(columns: Sequence[_Column], entries: Iterable[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
     rows = [[_Cell(column.title, "head") for column in columns]]
     for entry in entries:
-        texts = [_clean(column.show(entry)) for column in columns]
+        texts = [plain.shown(str(column.show(entry))) for column in columns]
         rows.append(
             [_Cell(text, text if column.title == "STATE" else "") for column, text in zip(columns, texts, strict=True)]
         )
@@ -280,11 +308,6 @@ def _painted(cell: _Cell, width: int, column: _Column, colours: Mapping[str, str
     text = cell.text.rjust(width) if column.right else cell.text.ljust(width)
     colour = colours.get(cell.colour)
     return f"{colour}{text}{_PLAIN}" if colour else text
-
-
-def _clean(text: object) -> str:
-    """Text that another program chose, with nothing in it that a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 if __name__ == "__main__":

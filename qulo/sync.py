@@ -37,7 +37,7 @@ from qulo.errors import DeadlineExceeded, Disconnected, UsageError
 from qulo.handover import Answer, Call, Outbox, Workers, join_threads, start_thread
 from qulo.protocol.tracker import Gap
 
-__all__ = ["Bus", "Responder", "Subscription", "connect"]
+__all__ = ["Bus", "Consumer", "Delivery", "Responder", "Subscription", "connect"]
 
 log = logging.getLogger("qulo")
 
@@ -46,6 +46,12 @@ T = TypeVar("T")
 
 # Seconds that `publish` waits for room: with no hub and full buffers for so long, the program has to decide.
 PUBLISH_TIMEOUT = 30.0
+
+# Seconds that reading waits for each page of a stream.
+READ_TIMEOUT = 30.0
+
+# Messages that a Consumer hands over to the program's thread at a time: it is woken once for so many.
+HANDED = 32
 
 # Seconds on top of a call's own deadline. The loop keeps that by itself and says more; this is for a loop
 # that does not come to it, because publishes before the call still wait for the hub.
@@ -203,6 +209,96 @@ class Subscription(_Registered):
                 log.exception("the handler of %s failed", self.topic)
 
 
+class Delivery(client.StoredMessage):
+    """A message that a consumer has, until it is settled by `ack`, `nak` or `reject`, or its lease ends."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: _Deliveries, seq: int, run: Any, body: bytes) -> None:
+        super().__init__(source.stream, seq, run, body)
+        self._source = source
+
+    def ack(self) -> None:
+        """It is done. Goes out at once; `Consumer.flush` tells when it is on disk."""
+        self._source.post(partial(self._source._ack, self.seq))
+
+    def nak(self, delay: float = 0.0) -> None:
+        """Deliver it again, to whoever is next, not before `delay` seconds. Counts as a try."""
+        self._source.post(partial(self._source._nak, self.seq, delay))
+
+    def extend(self, seconds: float | None = None) -> None:
+        """Its lease goes on from now, for `seconds` or as long as the consumer's leases are."""
+        self._source.post(partial(self._source._extend, self.seq, seconds))
+
+    def reject(self, reason: str = "") -> None:
+        """To the dead letters with it, whatever its tries."""
+        self._source.post(partial(self._source._reject, self.seq, reason))
+
+
+class _Deliveries(client.Consumer):
+    """The loop's side of a Consumer."""
+
+    _make = Delivery
+    post: Callable[[Callable[[], None]], None]
+    handed: set[int]
+    """Handed over, but the program has not seen them yet: their leases have not begun."""
+
+    def _unseen(self) -> list[int]:
+        return [*super()._unseen(), *(number for seq in tuple(self.handed) for number in (seq, seq))]
+
+
+class Consumer(_Registered):
+    """A member of a group of a stream. Iterate over it, or `fetch`; settle each message.
+
+    Several threads may share one; each message goes to one of them. Leaving it waits until what was settled is on the
+    hub's disk, and gives back what was not.
+    """
+
+    _registered: _Deliveries
+
+    def __init__(self, bus: Bus, source: _Deliveries) -> None:
+        super().__init__(bus, source)
+        self.stream = source.stream
+        self.group = source.group
+        self._items: deque[Delivery] = deque()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        while True:
+            while (item := self._pop()) is not None:
+                yield item
+            try:
+                self._bus._do(partial(self._hand_over, HANDED, None), None, ordered=False)
+            except Disconnected:  # closed; what ended it otherwise is raised
+                return
+
+    def fetch(self, count: int = 100, timeout: float = 0.0) -> list[Delivery]:
+        """Up to `count` messages: what is there, or the first that come within `timeout` seconds; [] if none do."""
+        if not self._items:
+            self._bus._do(partial(self._hand_over, count, timeout), timeout + client.CONNECT_TIMEOUT, ordered=False)
+        got: list[Delivery] = []
+        while len(got) < count and (item := self._pop()) is not None:
+            got.append(item)
+        return got
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Return when everything settled so far is on the hub's disk; raises OutcomeUnknown, TimeoutError."""
+        self._bus._do(partial(self._registered.flush, timeout), timeout)
+
+    def _pop(self) -> Delivery | None:
+        try:
+            item = self._items.popleft()
+        except IndexError:
+            return None
+        self._registered.handed.discard(item.seq)
+        return item
+
+    async def _hand_over(self, count: int, timeout: float | None) -> None:
+        # Not as the call's result: that would be lost when its thread is interrupted just now.
+        got = await self._registered.fetch(count, timeout)
+        self._registered.handed.update(item.seq for item in got)
+        self._items.extend(got)
+
+
 def _blocking(
     verb: Callable[Concatenate[client.Bus, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Bus, P], T]:
@@ -289,6 +385,7 @@ class Bus:
 
     request = _blocking(client.Bus.request)
     flush = _blocking(client.Bus.flush)
+    put = _blocking(client.Bus.put)
 
     def publish(
         self,
@@ -346,6 +443,35 @@ class Bus:
         self._do(responder._open, CONNECT_TIMEOUT)
         return Responder(self, responder)
 
+    def consume(
+        self, stream: str, *, group: str, prefetch: int = 100, lease: float = 30.0, start: str = "first"
+    ) -> Consumer:
+        """Consume a stream as a member of a group, which the first consumer makes: iterate over it in a `with`.
+
+        Each message goes to one member and is the program's for `lease` seconds, from when it is handed out: `ack` it,
+        `nak` it, `reject` it, or `extend` the lease. `prefetch` messages at most are here unsettled. A new group begins
+        with the `first` message of the stream, or with what is `new`.
+        """
+        source = _Deliveries(self._bus, stream, group, prefetch, lease, start)
+        source.post, source.handed = self._post, set()
+        self._do(source.__aenter__, CONNECT_TIMEOUT)
+        return Consumer(self, source)
+
+    def read(
+        self,
+        stream: str,
+        *,
+        topic: str = ">",
+        seq: int | None = None,
+        since: float | None = None,
+        last: bool = False,
+    ) -> Iterator[client.StoredMessage]:
+        """What a stream has now, without a group: all, from the number `seq`, of the last `since` seconds, or with
+        `last` the newest of each topic; on topics that match `topic`.
+        """
+        messages = self._bus.read(stream, topic=topic, seq=seq, since=since, last=last)
+        return self._each(messages, READ_TIMEOUT)
+
     def request_many(
         self, topic: str, body: Any = None, *, timeout: float = 1.0, count: int | None = None
     ) -> Iterator[Any]:
@@ -354,21 +480,24 @@ class Bus:
         Ends after `timeout` seconds, after `count` answers, or when all have answered. A responder's error is
         raised, unless there were answers before it. Raises NoResponders when there is nobody.
         """
-        answers: Any = self._bus.request_many(topic, body, timeout=timeout, count=count)
+        return self._each(self._bus.request_many(topic, body, timeout=timeout, count=count), timeout)
+
+    def _each(self, things: Any, timeout: float) -> Iterator[Any]:
+        """One by one what the loop iterates over."""
         end = object()
-        lock = asyncio.Lock()  # Ctrl-C: what it cancelled has to end before the answers can be closed
+        lock = asyncio.Lock()  # Ctrl-C: what it cancelled has to end before the things can be closed
 
         async def one() -> Any:
             async with lock:
-                return await anext(answers, end)
+                return await anext(things, end)
 
         async def close() -> None:
             async with lock:
-                await answers.aclose()
+                await things.aclose()
 
         try:
-            while (answer := self._do(one, timeout)) is not end:
-                yield answer
+            while (thing := self._do(one, timeout)) is not end:
+                yield thing
         finally:
             if self._open:
                 self._do(close, timeout)
@@ -411,7 +540,9 @@ class Bus:
             for entry in entries:
                 if type(entry) is Call:
                     entry.start()
-                elif link.publish(*entry):  # type: ignore[misc]
+                elif type(entry) is not tuple:
+                    entry()  # type: ignore[operator]
+                elif link.publish(*entry):
                     driver.send()
                     if link.room <= 0:
                         await self._bus._room()
@@ -436,6 +567,10 @@ class Bus:
 
     async def _nothing(self) -> None:
         """What is waited for when only the order matters."""
+
+    def _post(self, what: Callable[[], None]) -> None:
+        self._check()
+        self._outbox.post(what)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

@@ -10,7 +10,26 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qulo.cli import auth, bench, exits, join, keys, options, ping, pub, reply, request, sub, token
+from qulo import plain
+from qulo.cli import (
+    auth,
+    bench,
+    consume,
+    dead,
+    doctor,
+    exits,
+    join,
+    keys,
+    options,
+    ping,
+    pub,
+    put,
+    reply,
+    request,
+    stream,
+    sub,
+    token,
+)
 from qulo.cli.options import Verb
 from qulo.errors import EndpointError, QuloError
 
@@ -18,6 +37,7 @@ VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
         *(pub.VERB, sub.VERB, request.VERB, reply.VERB, ping.VERB, bench.VERB),
+        *(stream.VERB, put.VERB, consume.VERB, dead.VERB, doctor.VERB),
         *(join.VERB, token.VERB, keys.VERB, auth.VERB),
     )
 }
@@ -30,19 +50,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The executable: carry out `argv` (None: this process's own) and return the exit code."""
     verb, arguments = options.parse(VERBS, sys.argv[1:] if argv is None else argv)
     try:
-        return verb.run(arguments)
+        code = verb.run(arguments)
+        sys.stdout.flush()  # here, where what it fails with is understood
+        return code
     except KeyboardInterrupt:
         return verb.interrupted
     except BrokenPipeError:
-        # `qulo sub … | head` has had enough. What Python would flush at its end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # `qulo sub … | head` has had enough
         return exits.OK
     except (QuloError, OSError) as error:
         _say(exits.text_of(error))
         if isinstance(error, EndpointError) and verb is not join.VERB:  # there the token names the address
             _say(HINT)
+        try:
+            sys.stdout.flush()
+        except OSError:  # that was the error: the disk is full, for example
+            _drop_output()
         return exits.code_of(error)
 
 
+def _drop_output() -> None:
+    """What Python would flush at its end has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(line: str) -> None:
-    print(f"qulo: {line}", file=sys.stderr)
+    print(f"qulo: {plain.shown(line)}", file=sys.stderr)

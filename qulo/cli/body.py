@@ -10,6 +10,7 @@ import base64
 import json
 from typing import Any
 
+from qulo import plain
 from qulo.errors import UsageError
 
 
@@ -38,31 +39,25 @@ def to_bytes(body: Any) -> bytes:
 
 def to_line(body: Any) -> str:
     """A body on one line, with nothing a terminal would obey."""
-    return "".join(map(_visible, _text(body)))
+    return plain.shown(_text(body), "\t")
 
 
 def to_lines(body: Any) -> str:
     """A body with its own lines, the last one ended, and nothing else a terminal would obey."""
     lines = _text(body).removesuffix("\n").split("\n")
-    return "".join(f"{''.join(map(_visible, line))}\n" for line in lines)
+    return "".join(plain.shown(line, "\t") + "\n" for line in lines)
 
 
 def to_json(value: Any) -> str:
     """Any value as JSON on one line; see `_plain` for what JSON does not have."""
     try:
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(", ", ": "))
+        return plain.shown_json(json.dumps(_plain(value), ensure_ascii=False, separators=(", ", ": ")))
     except RecursionError:
         return json.dumps({"undecodable": "nested too deeply"})
 
 
 def _text(body: Any) -> str:
     return to_bytes(body).decode("utf-8", "backslashreplace")
-
-
-def _visible(char: str) -> str:
-    if char.isprintable() or char == "\t":
-        return char
-    return char.encode("unicode_escape").decode()
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from qulo.errors import (
     Disconnected,
     HandlerError,
     NoResponders,
+    NoStream,
     OutcomeUnknown,
     ResponderLost,
 )
@@ -15,7 +16,7 @@ from qulo.errors import (
 OK = exits.OK
 FAILED = exits.FAILED
 TIMED_OUT = 3
-NOBODY = 4  # no responder
+NOBODY = 4  # no responder, or no stream that stores it
 USAGE = exits.USAGE
 UNAVAILABLE = exits.UNAVAILABLE
 DENIED = exits.DENIED
@@ -25,6 +26,7 @@ INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (DeadlineExceeded, TIMED_OUT),
     (NoResponders, NOBODY),
+    (NoStream, NOBODY),
     (HandlerError, FAILED),
     (ResponderLost, FAILED),
     (Disconnected, UNAVAILABLE),

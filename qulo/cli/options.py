@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from qulo import plain
 from qulo._version import __version__
+from qulo.arguments import seconds
 from qulo.cli import exits
 
 _EPILOG = """\
@@ -34,7 +36,8 @@ exit status:
   1  the responder failed; bench:      69  no hub; it says which addresses
      messages are missing                  were tried
   3  timed out; ping: hosts missing    77  denied
-  4  nobody answers; no host matches   78  a key file that is not one
+  4  nobody answers; no host matches;  78  a key file that is not one
+     there is no such stream
   130  ended by Ctrl-C (to sub and reply that is the usual end: 0)
 
 examples:
@@ -140,15 +143,41 @@ def _add_globals(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def seconds(text: str) -> float:
-    """A number of seconds above zero, as an option."""
+# The longest duration that any option takes: a hundred years are "for ever", and still fit where milliseconds go.
+LONGEST = 36_500 * 86_400.0
+
+
+def duration(least: float = 0.0, most: float = LONGEST) -> Callable[[str], float]:
+    """Seconds, written as in the configuration (500ms, 5m, 7d), as the type of an option."""
+
+    def parse(text: str) -> float:
+        from qulo.config import kinds  # noqa: PLC0415 - YAML is loaded by what reads some only
+
+        try:
+            found: float = kinds.duration(least, most).parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected {error}, found {text!r}") from None
+        return found
+
+    return parse
+
+
+def size(text: str) -> int:
+    """Bytes, written as in the configuration (64K, 1G), as the type of an option."""
+    from qulo.config import kinds  # noqa: PLC0415 - as above
+
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
+        found: int = kinds.size(0).parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {error}, found {text!r}") from None
+    return found
+
+
+def whole(text: str) -> int:
+    """A whole number, 0 or more, as an option."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # the hub counts to 2**62
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
 
 
 def count(text: str) -> int:
@@ -160,4 +189,4 @@ def count(text: str) -> int:
 
 def note(line: str) -> None:
     """A line to stderr beside what goes to stdout."""
-    print(f"qulo: {line}", file=sys.stderr, flush=True)
+    print(f"qulo: {plain.shown(line)}", file=sys.stderr, flush=True)

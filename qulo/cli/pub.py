@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
 
-from qulo.cli import body, exits, hub
+from qulo.cli import body, exits, hub, source
 from qulo.cli.options import Verb, count
 from qulo.errors import UsageError
 
@@ -32,22 +28,22 @@ examples:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("topic", metavar="TOPIC", help="where to")
-    add("body", metavar="BODY", nargs="?", help="the body, as text")
-    add("-f", "--file", metavar="FILE", help="the body is the file's content (with -l: each of its lines)")
-    add("--stdin", action="store_true", help="the body is all of standard input")
-    add("-l", "--lines", action="store_true", help="each line of standard input is a message")
-    add("-H", "--header", metavar="K:V", action="append", default=[], help="a header; may be repeated")
+    source.add_options(parser)
     add("-C", "--count", metavar="N", type=count, default=1, help="publish it N times")
     add("--json", action="store_true", help="the body is JSON; it is sent as its value, in msgpack")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check(arguments)
-    headers = dict(body.parse_header(each) for each in arguments.header) or None
-    with _source(arguments) as source, hub.connect(arguments) as bus:
+    source.check(arguments)
+    if arguments.lines and arguments.count != 1:
+        raise UsageError("--lines and --count exclude each other")
+    headers = source.headers(arguments)
+    with source.opened(arguments) as file, hub.connect(arguments) as bus:
         try:
-            for each in _bodies(arguments, source):
-                bus.publish(arguments.topic, each, headers)
+            for text in source.texts(arguments, file):
+                each = body.parse_json(text) if arguments.json else text
+                for _ in range(arguments.count):
+                    bus.publish(arguments.topic, each, headers)
         finally:
             bus.flush(arguments.timeout or _FLUSH_TIMEOUT)
     return exits.OK
@@ -55,46 +51,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 # Seconds for the hub to acknowledge everything, without --timeout.
 _FLUSH_TIMEOUT = 30.0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    sources = {
-        "BODY": arguments.body is not None,
-        "--file": arguments.file is not None,
-        "--stdin": arguments.stdin,
-    }
-    given = [name for name, there in sources.items() if there]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other: a message has one body")
-    if arguments.lines and given not in ([], ["--file"]):
-        raise UsageError(f"--lines reads lines from standard input or --file, not from {given[0]}")
-    if arguments.lines and arguments.count != 1:
-        raise UsageError("--lines and --count exclude each other")
-
-
-def _source(arguments: argparse.Namespace) -> BinaryIO:
-    """Where bodies are read from. Raises UsageError when that cannot be opened, before anything is sent."""
-    if arguments.file is None and (arguments.stdin or arguments.lines):
-        return open(0, "rb", closefd=False)  # standard input is not ours to close
-    if arguments.file is None:
-        return io.BytesIO(os.fsencode(arguments.body or ""))
-    try:
-        return open(arguments.file, "rb")
-    except OSError as error:
-        raise UsageError(f"{arguments.file} cannot be read: {error.strerror}") from None
-
-
-def _bodies(arguments: argparse.Namespace, source: BinaryIO) -> Iterator[Any]:
-    for each in _texts(arguments, source):
-        value = body.parse_json(each) if arguments.json else each
-        for _ in range(arguments.count):
-            yield value
-
-
-def _texts(arguments: argparse.Namespace, source: BinaryIO) -> Iterable[bytes]:
-    if arguments.lines:
-        return (line.rstrip(b"\r\n") for line in source)
-    return [source.read()]
 
 
 VERB = Verb("pub", "publish messages", _MANUAL, _add_options, _run, exits.INTERRUPTED)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qulo.cli import body, exits, hub
+from qulo.cli import body, commands, exits, hub
 from qulo.cli.options import Verb, count
 from qulo.errors import HandlerError, UsageError
 
@@ -95,19 +94,9 @@ def _answerer(arguments: argparse.Namespace) -> Callable[[Message], Any]:
     if arguments.command is None:
         text = os.fsencode(arguments.body)
         return lambda _message: text
-    argv = _split(arguments.command)
+    argv = commands.split(arguments.command)
     timeout = arguments.timeout or _COMMAND_TIMEOUT
     return lambda message: _carry_out(argv, message, timeout)
-
-
-def _split(command: str) -> list[str]:
-    try:
-        argv = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"--command {command!r}: {error}") from None
-    if not argv:
-        raise UsageError("--command is empty")
-    return argv
 
 
 def _carry_out(argv: list[str], message: Message, timeout: float) -> bytes:
@@ -125,13 +114,8 @@ def _carry_out(argv: list[str], message: Message, timeout: float) -> bytes:
     except OSError as error:
         raise HandlerError(f"{argv[0]} cannot be run: {error.strerror}") from None
     if done.returncode != 0:
-        raise HandlerError(f"{argv[0]} ended with {done.returncode}{_last_line(done.stderr)}")
+        raise HandlerError(f"{argv[0]} ended with {done.returncode}{commands.last_line(done.stderr)}")
     return done.stdout
-
-
-def _last_line(stderr: bytes) -> str:
-    lines = stderr.decode("utf-8", "replace").strip().splitlines()
-    return f": {lines[-1]}" if lines else ""
 
 
 VERB = Verb("reply", "answer requests", _MANUAL, _add_options, _run, exits.OK)

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from qulo.cli import admin, exits
-from qulo.cli.options import Verb, count, note
+from qulo.cli.options import Verb, count, duration, note
 from qulo.errors import UsageError
 
 _MANUAL = """\
@@ -42,22 +42,18 @@ _HOUR = 3600.0
 _MOST = 30 * 24 * _HOUR  # net.administration has the reason
 
 
-def _duration(text: str) -> float:
-    from qulo.config import kinds  # noqa: PLC0415 - YAML is loaded by what reads some only
-
-    try:
-        seconds: float = kinds.duration(1, _MOST).parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected {error}, found {text!r}") from None
-    return seconds
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", metavar="ACTION", choices=_ACTIONS, help="new, ls or rm")
     add("id", metavar="ID", nargs="?", help="with rm: which token")
     add("--name", metavar="NAME", help="the name that the new host gets")
-    add("--expires", metavar="TIME", type=_duration, default=_HOUR, help="how long it is good, 10m or 2h; default 1h")
+    add(
+        "--expires",
+        metavar="TIME",
+        type=duration(1, _MOST),
+        default=_HOUR,
+        help="how long it is good, 10m or 2h; default 1h",
+    )
     add("--uses", metavar="N", type=count, default=1, help="for how many keys it is good; default 1")
     add("--address", metavar="URL", action="append", help="how other hosts reach this one; may be given several times")
     add("--json", action="store_true", help="one object per line")

@@ -24,6 +24,7 @@ from qulo.client import joined
 from qulo.client.bus import CLOSE_TIMEOUT, Bus, Options
 from qulo.client.message import Handler, Message, decode_body, encode_body
 from qulo.client.registered import Registered, Responder, Subscription
+from qulo.client.streams import Consumer, Delivery, Stored, StoredMessage
 from qulo.errors import UsageError
 from qulo.net import curve
 from qulo.net.link import Security
@@ -34,10 +35,14 @@ __all__ = [
     "CONNECT_TIMEOUT",
     "SUBSCRIPTION_BUFFER",
     "Bus",
+    "Consumer",
+    "Delivery",
     "Handler",
     "Message",
     "Registered",
     "Responder",
+    "Stored",
+    "StoredMessage",
     "Subscription",
     "connect",
     "decode_body",

@@ -22,7 +22,7 @@ IPC_PATH_MAX = 100
 NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,63}")
 
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -45,7 +45,7 @@ def _number(text: str, units: Mapping[str, float], expected: str) -> float:
 
 def duration(least: float, most: float) -> Kind:
     limits = f"{_show_duration(least)} to {_show_duration(most)}"
-    expected = f"a duration such as 500ms, 2s, 5m or 1h, from {limits}"
+    expected = f"a duration such as 500ms, 2s, 5m, 1h or 7d, from {limits}"
 
     def parse(text: str) -> float:
         # Microseconds are finer than any clock here; 0.3 * 0.001 and its like stay readable.

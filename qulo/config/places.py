@@ -21,6 +21,9 @@ from qulo.errors import ConfigError
 # Whom a daemon becomes that root started, where the host has that account; conf/sysusers.d/qulo.conf makes it.
 ACCOUNT = "qulo"
 
+# Where the sample units put a hub's socket, if that is not where its default is.
+UNIT_DIRECTORIES = {"master": ("/run/qulo-master",)}
+
 STAYS_ROOT = (
     f"runs as root, because this host has no account {ACCOUNT}: make it (systemd-sysusers, with"
     f" conf/sysusers.d/qulo.conf; or: useradd --system --user-group --home-dir /var/lib/qulo --shell /usr/sbin/nologin"
@@ -173,6 +176,11 @@ def for_hubs(text: str) -> Callable[[Place], str | None]:
     return lambda place: None if place.program == "qagent" else text
 
 
+def default_store(place: Place) -> str:
+    """A hub's streams take what the disk has; an agent's spool must leave its host the rest."""
+    return "256M" if place.program == "qagent" else "0"
+
+
 def client_urls(environ: Mapping[str, str], uid: int, hubs: Sequence[str] = ("agent",)) -> list[str]:
     """What a client tries, in order, without an address: QULO_URL, or the user's hubs, then the host's."""
     urls = [url.strip() for url in environ.get("QULO_URL", "").split(",") if url.strip()]
@@ -181,4 +189,9 @@ def client_urls(environ: Mapping[str, str], uid: int, hubs: Sequence[str] = ("ag
     directories = dict.fromkeys((_runtime_dir(environ, uid), _runtime_dir({}, 0)))
     # Somebody else's directory in /tmp could hold somebody else's socket.
     unsafe = last_resort(uid) if runtime_problem(last_resort(uid), uid) else None
-    return [f"ipc://{directory}/{hub}.sock" for hub in hubs for directory in directories if directory != unsafe]
+    return [
+        f"ipc://{directory}/{hub}.sock"
+        for hub in hubs
+        for directory in (*directories, *UNIT_DIRECTORIES.get(hub, ()))
+        if directory != unsafe
+    ]

@@ -39,8 +39,10 @@ class Settings:
     high_water: int
     link_buffer: int
     replay_window: int
+    max_store: int
     max_subscriptions: int
     max_pending: int
+    max_sessions: int
     max_rate: int
     max_handshakes: int
     heartbeat: float

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from qulo import plain
 from qulo.daemon import exits, pidfile, signals, state
 from qulo.daemon.supervisor import STOP_GRACE
 
@@ -54,7 +55,7 @@ def _status(program: str, pid_file: str, pid: int) -> int:
     how = "starting" if addresses is None else "running"
     print(f"{program}: {how}, PID {pid or 'not visible from here'}")
     for name, address in (addresses or {}).items():
-        print(f"  {name}: {address}")
+        print(f"  {plain.shown(name)}: {plain.shown(address)}")
     return exits.OK
 
 

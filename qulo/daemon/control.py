@@ -38,7 +38,7 @@ class Control:
         self.settings: Settings | None = None
         """Set by the role when it learned, while it started, what the configuration will say from now on."""
         self._on_ready = on_ready
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._over = False
 
     def ready(self, addresses: Mapping[str, str]) -> None:
@@ -53,6 +53,10 @@ class Control:
         """The runner's side."""
         self._events.put_nowait(event)
 
+    def fail(self, error: Exception) -> None:
+        """The role's own: something that it cannot go on without has failed. The iteration raises it."""
+        self._events.put_nowait(error)
+
     def __aiter__(self) -> Control:
         return self
 
@@ -60,6 +64,8 @@ class Control:
         if self._over:
             raise StopAsyncIteration
         event = await self._events.get()
+        if isinstance(event, Exception):
+            raise event
         self._over = event.kind == "stop"
         return event
 

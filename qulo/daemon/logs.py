@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from qulo import plain
 from qulo.config import Settings
 from qulo.errors import FileError
 
@@ -33,8 +34,6 @@ AUDIT = logging.getLogger("qulo.audit")
 
 DEV_LOG = "/dev/log"
 _MODE = 0o640  # the group may read it (adm, by custom); topics and host names are nobody else's business
-
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 9: "\\t"}
 
 
 class Logs:
@@ -157,16 +156,16 @@ class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
         cause = f" ({type(error).__name__}: {error})" if error else ""
-        return f"{record.name}: {record.getMessage()}{cause}".translate(_ESCAPES)
+        return plain.shown(f"{record.name}: {record.getMessage()}{cause}")
 
 
 class _Text(logging.Formatter):
     """`TIME LEVEL LOGGER: MESSAGE`, and an indented traceback when there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage().translate(_ESCAPES)}"
+        line = f"{_time(record)} {record.levelname} {record.name}: {plain.shown(record.getMessage())}"
         trace = _trace(self, record)
-        return line if trace is None else "\n  ".join([line, *trace.splitlines()])
+        return line if trace is None else "\n  ".join([line, *map(plain.shown, trace.splitlines())])
 
 
 class _Json(logging.Formatter):

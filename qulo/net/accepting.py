@@ -84,7 +84,7 @@ def explain(number: int) -> str:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     what = f"{limit} files are open, and no more may be" if number == errno.EMFILE else os.strerror(number)
     return (
-        f"no connection can be taken: {what}. Until there is room again, new peers wait and a core is busy. Raise the "
+        f"no connection can be taken: {what}. Until there is room again, new peers wait. Raise the "
         "limit (LimitNOFILE= in the unit, or ulimit -Hn) and restart, or see who has so many (qulolist)"
     )
 

@@ -154,19 +154,30 @@ def load_public(path: str | Path) -> bytes:
 
 
 def load_accepted(directory: str | Path) -> dict[bytes, str]:
-    """The accepted public keys and whose they are; a missing directory accepts nobody. Raises ConfigError."""
-    accepted: dict[bytes, str] = {}
-    path = Path(directory)
-    if not path.is_dir():
-        return accepted
-    for file in sorted(path.glob("*.pub")):
-        if not PRINCIPAL.match(file.stem):
-            raise ConfigError("a key file is named NAME.pub, NAME being 1 to 64 of a-z 0-9 . _ -", file=str(file))
-        key = load_public(file)
-        if key in accepted:
-            raise ConfigError(f"this key is {accepted[key]}'s already", file=str(file))
-        accepted[key] = file.stem
+    """The public keys in a directory and whose they are; a missing one has none. Raises ConfigError for a bad file."""
+    accepted, bad = read_accepted(directory)
+    for error in bad:
+        raise error
     return accepted
+
+
+def read_accepted(directory: str | Path) -> tuple[dict[bytes, str], list[ConfigError]]:
+    """The same without the files that are bad, and what is wrong with each of those."""
+    accepted: dict[bytes, str] = {}
+    bad: list[ConfigError] = []
+    path = Path(directory)
+    for file in sorted(path.glob("*.pub")) if path.is_dir() else ():
+        try:
+            if not PRINCIPAL.match(file.stem):
+                raise ConfigError("a key file is named NAME.pub, NAME being 1 to 64 of a-z 0-9 . _ -", file=str(file))
+            key = load_public(file)
+            if key in accepted:
+                raise ConfigError(f"this key is {accepted[key]}'s already", file=str(file))
+        except ConfigError as error:
+            bad.append(error)
+            continue
+        accepted[key] = file.stem
+    return accepted, bad
 
 
 def _read(path: Path) -> str:

@@ -7,6 +7,7 @@ only if the core says so (XPUB_MANUAL). Nothing here decides anything about mess
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -23,7 +24,7 @@ import zmq.asyncio
 
 from qulo.config.kinds import is_loopback
 from qulo.errors import ConfigError, EndpointError, FileError
-from qulo.net import accepting, audit, zap
+from qulo.net import accepting, audit, crowd, memory, zap
 from qulo.net.curve import Key
 from qulo.net.socket import BACKLOG, FRAME_EXTRA, Socket, open_socket, receive_frame, receive_routed
 from qulo.protocol import session as core_session
@@ -72,6 +73,7 @@ class _Pair:
     pub: Socket | None  # None while it is bound anew
     address: Address
     watches: list[accepting.AcceptWatch] = field(default_factory=list)  # of the ROUTER, then of the PUB
+    numbers: dict[Socket, int] = field(default_factory=dict)  # of the descriptors on which they listen, on tcp
 
 
 class HubServer:
@@ -81,15 +83,24 @@ class HubServer:
         self.hub = hub
         self.addresses: list[tuple[str, str]] = []  # ROUTER and PUB of each listener, with real ports
         self.zap = zap.ZapHandler(context)
-        self.after_turn: Callable[[], None] = _nothing  # the relay's turn
+        self.after_turn: Callable[[], None] = _nothing  # the turn of store and relay
         self._context = context
         self._pairs: list[_Pair] = []
         self._scheduled = False
         self._closed = False
         self._releasing = False
         self._accept_told = -accepting.PAUSE
+        self._memory = memory.Keeper()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(hub.limits.heartbeat / TICKS, self._tick)
+        self._crowd = crowd.Crowd(self._listening, time.monotonic)
+        self._looking: asyncio.TimerHandle | None = None  # where there is a listener on tcp
+
+    def _listening(self) -> list[int]:
+        return [number for pair in self._pairs for number in pair.numbers.values()]
+
+    def _look(self) -> None:
+        self._looking = self._loop.call_later(self._crowd.look(), self._look)
 
     def listen(self, address: Address) -> tuple[str, str]:
         """Bind a listener and serve it; returns the endpoints of ROUTER and PUB. Raises EndpointError."""
@@ -97,15 +108,22 @@ class HubServer:
         options = _security(address, local)
         router = self._open_router(options)
         pub = self._open_pub(options)
+        finders = {} if local else {sock: crowd.Finder(sock) for sock in (router, pub)}
         try:
             bound = self._bind(router, pub, address, local)
+            found = {sock: finder.found() for sock, finder in finders.items()}
         except BaseException:
+            for finder in finders.values():
+                finder.close()
             router.close(0)
             pub.close(0)
             raise
         port = 0 if local else int(bound[1].rpartition(":")[2])
         pair = _Pair(self.hub.add_listener(local, port), router, pub, address)
+        pair.numbers = {sock: number for sock, number in found.items() if number is not None}
         self._pairs.append(pair)
+        if not local and self._looking is None:
+            self._look()
         self.addresses.append(bound)
         self._start_router(pair, router)
         self._start_pub(pair, pub)
@@ -124,12 +142,12 @@ class HubServer:
             pair.address = replace(pair.address, key=key)
             while pair.watches:
                 pair.watches.pop().close()
+            pair.numbers.pop(pair.router, None)
             pair.router.unbind(endpoint)
             pair.router.close(0)
             self.hub.listener_lost(pair.listener)
-            self._start_router(
-                pair, await self._bind_again(self._open_router(_security(pair.address, False)), endpoint)
-            )
+            router = await self._bind_again(pair, self._open_router(_security(pair.address, False)), endpoint)
+            self._start_router(pair, router)
         await self.rebind(local=False)
 
     def _open_router(self, options: dict[int, Any]) -> Socket:
@@ -152,6 +170,8 @@ class HubServer:
             pair.watches.append(accepting.AcceptWatch(self._context, sock, self._cannot_accept))
 
     def _cannot_accept(self, number: int) -> None:
+        if number == errno.EMFILE:
+            self._crowd.run_out()
         now = time.monotonic()
         if now - self._accept_told >= accepting.PAUSE:
             self._accept_told = now
@@ -168,21 +188,22 @@ class HubServer:
                 continue  # being done already, or nobody there is meant
             while len(pair.watches) > 1:
                 pair.watches.pop().close()
+            pair.numbers.pop(pair.pub, None)
             pair.pub.unbind(endpoint)
             pair.pub.close(0)
             pair.pub = None
             self.hub.pub_lost(listener)
-            pub = await self._bind_again(self._open_pub(_security(pair.address, listener.local)), endpoint)
+            pub = await self._bind_again(pair, self._open_pub(_security(pair.address, listener.local)), endpoint)
             if listener.local:
                 _open_to_group(Path(endpoint.removeprefix("ipc://")), pair.address)
             self._start_pub(pair, pub)
 
-    @staticmethod
-    async def _bind_again(sock: Socket, endpoint: str) -> Socket:
+    async def _bind_again(self, pair: _Pair, sock: Socket, endpoint: str) -> Socket:
         """Bind where another one was just closed, which libzmq does in its own thread; for as long as it takes.
 
         Somebody else can be quicker (a port above 1023 is anybody's): then it is said, and tried until it is free.
         """
+        finder = None if pair.listener.local else crowd.Finder(sock)
         try:
             for attempt in itertools.count(1):
                 if _try_bind(sock, endpoint):
@@ -192,9 +213,15 @@ class HubServer:
                 if attempt == REBINDS:
                     log.error("%s was taken by another process: nobody is served there until it is free", endpoint)
                 await asyncio.sleep(REBIND_PAUSE)
+            number = None if finder is None else finder.found()
         except BaseException:
+            if finder is not None:
+                finder.close()
             sock.close(0)
             raise
+        if number is not None:
+            pair.numbers[sock] = number
+            self._crowd.listens_anew()
         return sock
 
     def _bind(self, router: Socket, pub: Socket, address: Address, local: bool) -> tuple[str, str]:
@@ -258,6 +285,10 @@ class HubServer:
             pub.set(zmq.SUBSCRIBE, data[1:])
         elif data[:1] == b"\x00":
             pub.set(zmq.UNSUBSCRIBE, data[1:])
+        ignored = pair.listener.strangers.ignored
+        if ignored and (known := ignored.get(user.encode())) is not None and not known.cut:
+            known.cut = True
+            self._cut(pair, user, frame)
 
     def wake(self) -> None:
         """Something was decided outside a turn: flush soon."""
@@ -276,7 +307,7 @@ class HubServer:
         self.after_turn()
         if self.hub.flush():
             self.wake()
-        if self.hub.holding and not self._releasing:
+        if self.hub.intake.holding and not self._releasing:
             self._releasing = True
             self._loop.call_later(RELEASE, self._release)
         frames = self.hub.take_pub()
@@ -293,7 +324,7 @@ class HubServer:
     def _release(self) -> None:
         self._releasing = False
         if not self._closed:
-            self.hub.release(time.monotonic())
+            self.hub.intake.release(time.monotonic())
             self.flush()
 
     def _publish(self, frames: list[tuple[core_session.Listener, bytes]]) -> None:
@@ -333,6 +364,7 @@ class HubServer:
         self._timer = self._loop.call_later(self.hub.limits.heartbeat / TICKS, self._tick)
         self.hub.tick(time.monotonic())
         self.zap.tell_rest(time.monotonic())
+        self._memory.look(len(self.hub.sessions))
         self.flush()
 
     async def drain(self, timeout: float) -> bool:
@@ -352,6 +384,9 @@ class HubServer:
         """Stop serving. The context can be terminated afterwards."""
         self._closed = True
         self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        self._crowd.close()
         for pair, (listen, publish) in zip(self._pairs, self.addresses, strict=True):
             for watch in pair.watches:
                 watch.close()

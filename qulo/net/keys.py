@@ -91,12 +91,21 @@ class Keys:
         self._hub = hub
         self._telling = Telling(KNOCKS_TOLD, ALL_KNOCKS_TOLD)
 
-    def load(self) -> None:
-        """Read everything anew. Raises ConfigError, and nothing has changed then."""
-        accepted = curve.load_accepted(self._accepted_dir) if self._accepted_dir is not None else {}
-        if self._hub in accepted.values():
+    def load(self, strict: bool = False) -> None:
+        """Read everything anew. Raises ConfigError, and nothing has changed then.
+
+        One bad file among the accepted ones lets nobody in, and keeps nobody else out: it is named in the log; an error
+        if `strict`. A bad one among the refused is always an error, for it may be what keeps somebody out.
+        """
+        accepted, bad = curve.read_accepted(self._accepted_dir) if self._accepted_dir is not None else ({}, [])
+        for key in [key for key, name in accepted.items() if name == self._hub]:
             message = f"{self._hub} is what this hub itself is called: give the key another name"
-            raise ConfigError(message, file=str(self._accepted_path(self._hub)))
+            bad.append(ConfigError(message, file=str(self._accepted_path(self._hub))))
+            del accepted[key]
+        for error in bad:
+            if strict:
+                raise error
+            log.error("a key file is left out, the others hold: %s", error)
         refused = curve.load_accepted(self._refused_dir)
         tickets = {ticket.public: ticket for ticket in map(_read_ticket, sorted(self._tokens_dir.glob("*.json")))}
         self.accepted, self.refused, self.tickets = accepted, refused, tickets

@@ -13,8 +13,9 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from qulo.net.ids import make_epoch, make_token
 from qulo.net.keys import Keys
 from qulo.net.link import LinkDriver, Security
 from qulo.net.socket import make_context
-from qulo.protocol import wire
+from qulo.net.storing import StoreThread
+from qulo.net.stream_requests import LOCAL_DEAD, DeadRequests, StoreRequests, StreamRequests
+from qulo.protocol import spool, streams, wire
 from qulo.protocol.authority import UID
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
@@ -36,8 +39,9 @@ from qulo.protocol.link import Identity, Link, Phase
 from qulo.protocol.permissions import ADMIN, Permissions
 from qulo.protocol.ports import Limits
 from qulo.protocol.relay import Relay
-from qulo.protocol.report import LIST, LOCAL_LIST, report
+from qulo.protocol.report import LIST, LOCAL_LIST, report, seen_by
 from qulo.protocol.session import Session
+from qulo.protocol.storage import Store
 from qulo.protocol.tracker import Item, Tracker
 
 log = logging.getLogger(__name__)
@@ -62,7 +66,14 @@ NEXT_MASTER = "master.next.pub"
 class Service:
     """The hub of one program, with everything around it."""
 
-    def __init__(self, settings: Settings, version: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        version: str,
+        make_store: Callable[[], Store] | None = None,
+        failed: Callable[[QuloError], None] = log.critical,
+    ) -> None:
+        """`make_store` opens the store, in its own thread; `failed` is told when it can be used no more."""
         _allow_files()
         self.settings = settings
         self.version = version
@@ -78,17 +89,26 @@ class Service:
         hub.system[f"{ADMIN}.auth.explain"] = lambda asker, argument: explain(hub, argument)
         self._server = HubServer(hub, self._context)
         self._server.zap.max_handshakes = settings.max_handshakes
-        self._list: tuple[float, bytes] = (0.0, b"")  # made when, and packed
+        self._store = None if make_store is None else StoreThread(make_store, self._stored, failed)
+        self._spooled: spool.Loaded | None = None  # what an agent's store had at the start
+        self._server.after_turn = self._turn
+        self._listed_at = 0.0
+        self._list: dict[str, Any] = {}  # as it was then
+        self._packed: dict[Session, bytes] = {}  # by who asked since
         self._driver: LinkDriver | None = None
         self._keys: Keys | None = None  # where peers come in with keys
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _listed(self, asker: Session, argument: dict[str, Any]) -> bytes:
-        """The report, packed; for a moment the same for all who ask: it is a walk over everything."""
+        """What the asker may know of the report, packed; for a moment the same: it is a walk over everything."""
         now = time.monotonic()
-        if now - self._list[0] > LISTED:
-            self._list = now, wire.pack(self._report())
-        return self._list[1]
+        if now - self._listed_at > LISTED:
+            self._listed_at, self._list = now, self._report()
+            self._packed.clear()
+        packed = self._packed.get(asker)
+        if packed is None:
+            packed = self._packed[asker] = wire.pack(seen_by(asker, self._list))
+        return packed
 
     def _report(self) -> dict[str, Any]:
         return report(self.hub, time.monotonic())
@@ -102,6 +122,36 @@ class Service:
     def hub(self) -> Hub:
         """The core."""
         return self._server.hub
+
+    # -- the store
+
+    async def keep(self) -> None:
+        """Open the store and begin with what is in it; before `listen`. Raises FileError or StoreFailed."""
+        store = self._store
+        if store is None:
+            return
+        await store.start()
+        if self.settings.program == "qagent":
+            self._spooled = await store.do(spool.load)
+            return
+        now = time.monotonic()
+        kept = self.hub.keep_streams()
+        kept.offset_ms = int(time.time() * 1000) - int(now * 1000)
+        loaded = await store.do(partial(streams.load, now_ms=kept.wall(now)))
+        kept.adopt(loaded, await store.do(lambda store: store.marks()), now)
+        store.serve(kept)
+        StreamRequests(self.hub, kept)
+        StoreRequests(self.hub, store)
+
+    def _turn(self) -> None:
+        if self._store is not None:
+            self._store.turn()
+        if self._driver is not None:
+            self._driver.send()
+
+    def _stored(self) -> None:
+        self.hub.go_on(time.monotonic())
+        self._server.flush()
 
     # -- listeners
 
@@ -119,7 +169,7 @@ class Service:
         if key is not None:
             accepted = None if settings.accepted_keys is None else Path(settings.accepted_keys)
             self._keys = Keys(accepted, Path(settings.data_dir), time.time, self.hub.name)
-            self._load_keys()
+            self._load_keys(strict=True)  # whoever starts it is there to mend it
             self._server.zap.principal = self._keys.principal
         self._bind("listen", "publish", Address(settings.listen, settings.publish, key))
         if key is not None and self._keys is not None:
@@ -160,13 +210,13 @@ class Service:
             raise FileError(f"cannot make {path.parent}: {error.strerror}") from None
         return curve.load_or_make(path)
 
-    def _load_keys(self) -> None:
+    def _load_keys(self, strict: bool = False) -> None:
         """Read the keys anew; who is not accepted any more is gone. Raises ConfigError, then nothing has changed."""
         keys = self._keys
         if keys is None:
             return
         before = {name: key for key, name in keys.accepted.items()}
-        keys.load()
+        keys.load(strict)
         log.info("%d keys are accepted", len(keys.accepted))
         for name, key in before.items():
             if keys.accepted.get(key) != name or key in keys.refused:
@@ -253,7 +303,7 @@ class Service:
             security = Security(curve.load_public(settings.master_key), self._load_key("agent"), later)
         hub = self.hub
         link = Link(Identity(b"", hub.name, "agent", {"version": self.version}), hub.limits)
-        relay = Relay(link)
+        relay = Relay(link, self._make_spool(link))
         relay.attach(hub)
 
         def deliver(happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
@@ -269,9 +319,19 @@ class Service:
 
         driver.disconnected = went_away
         driver.key_changed = self._keep_master_key
-        self._server.after_turn = driver.send
         self._driver = driver
         driver.start()
+
+    def _make_spool(self, link: Link) -> spool.Spool | None:
+        if self._store is None or self._spooled is None:
+            return None
+        made = spool.Spool(link, log_note)
+        made.adopt(self._spooled)
+        self._store.serve(made)
+        self.hub.intake.journal = made.journal
+        DeadRequests(self.hub, made, LOCAL_DEAD)
+        StoreRequests(self.hub, self._store)
+        return made
 
     def _keep_master_key(self, security: Security) -> None:
         """The master has told its next key, or is known by it now."""
@@ -338,6 +398,8 @@ class Service:
             if unsent := self._driver.link.channel.count_messages():
                 log.error("stopped with %d messages that the master has not acknowledged: they may be lost", unsent)
         self._server.flush()
+        if self._store is not None:
+            await self._store.close()
         self._server.close()
         self._context.term()
 

@@ -14,7 +14,7 @@ from qulo.errors import NoResponders, Overloaded, ResponderLost
 from qulo.protocol import topics
 from qulo.protocol.interest import PatternIndex
 from qulo.protocol.ports import Counters, Limits, Request
-from qulo.protocol.session import Life, Session
+from qulo.protocol.session import Life, Session, crowd_of
 from qulo.protocol.wire import ASKED, BODY_OVERHEAD, CALL, RAW, RECORD_OVERHEAD
 
 # Forgotten this long after the deadline: an answer that comes then is late, not unknown.
@@ -69,6 +69,9 @@ class Calls:
         held = len(session.subscriptions) + len(session.members) + len(session.responders)
         if held >= self.limits.max_subscriptions * session.weight and sid not in session.responders:
             raise Overloaded("this peer has too many responders; the limit is max_subscriptions")
+        old = session.responders.get(sid)
+        instead = None if old is None else crowd_of(old.pattern, shared=True)
+        session.enter(crowd_of(pattern, shared=True), self.limits.max_subscriptions, instead)
         self.retire(session, sid)
         responder = Responder(session, sid, pattern)
         session.responders[sid] = responder
@@ -80,6 +83,7 @@ class Calls:
         responder: Responder | None = session.responders.pop(sid, None)
         if responder is None:
             return False
+        session.quit(crowd_of(responder.pattern, shared=True))
         responders = self._index.get(responder.pattern)
         if responders is not None:
             responders.pop(responder, None)
@@ -153,6 +157,11 @@ class Calls:
         self.pending[self._next] = Call(asker, rid, responder, now + ttl / 1000)
         size = len(body) + 4 * len(topic) + BODY_OVERHEAD + RECORD_OVERHEAD
         channel.add([CALL, self._next, responder.sid, topic, ttl, kind, body], size)
+
+    def asked(self, session: Session, number: int) -> Responder | None:
+        """As which responder was the session asked this number, if it was?"""
+        call = self.pending.get(number)
+        return None if call is None or call.responder.session is not session else call.responder
 
     def reply(self, session: Session, number: int, code: str, kind: int, body: bytes) -> bool:
         """A responder's answer; False when nobody waits for it (any more)."""

@@ -59,7 +59,7 @@ class NewKey:
     key: bytes
 
 
-# These three come once per message of a busy program; a NamedTuple costs a third of a frozen dataclass.
+# These come once per message or run of a busy program; a NamedTuple costs a third of a frozen dataclass.
 class Work(NamedTuple):
     """Messages for a group member."""
 
@@ -87,6 +87,53 @@ class Answer(NamedTuple):
     code: str
     kind: int
     body: bytes
+
+
+class Stored(NamedTuple):
+    """Puts `rid` to `rid + amount - 1` are on disk; their numbers follow each other, or are all 0: not known."""
+
+    rid: int
+    amount: int
+    stream: str
+    seq: int
+    duplicate: bool
+    at: str
+
+
+class Unstored(NamedTuple):
+    """Puts `rid` to `rid + amount - 1` are not stored."""
+
+    rid: int
+    amount: int
+    code: str
+    text: str
+
+
+class Deliver(NamedTuple):
+    """Messages of a stream, with numbers from `seq` on, for a consumer. `tries`: 1 the first time."""
+
+    sid: int
+    seq: int
+    tries: int
+    redelivered: bool
+    time: int
+    topic: str
+    kind: int
+    bodies: list[bytes]
+
+
+class Acked(NamedTuple):
+    """The consumer's records up to this one, which settled something, have taken effect and are on disk."""
+
+    sid: int
+    record: int
+
+
+class Expired(NamedTuple):
+    """The consumer's leases of these numbers (first, last, first, last, …) have ended; of all, when there are none."""
+
+    sid: int
+    spans: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +174,11 @@ Event = (
     | Call
     | Answer
     | Asked
+    | Stored
+    | Unstored
+    | Deliver
+    | Acked
+    | Expired
     | Dismissed
     | Pulsed
     | Acknowledged

@@ -10,19 +10,21 @@ A hub with an `upstream` is an agent's: `local.>` is decided here, everything el
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from qulo.errors import BadTopic, Denied, Disconnected, Overloaded, ProtocolError, QuloError
+from qulo.errors import BadTopic, Denied, Disconnected, NoStream, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
-from qulo.protocol.bucket import Bucket
 from qulo.protocol.calls import Asker, Calls
+from qulo.protocol.intake import Intake, Seam
+from qulo.protocol.losses import Losses
 from qulo.protocol.permissions import PING, REMEMBERED, Permissions
-from qulo.protocol.ports import Limits, Request, SystemHandler, Upstream
+from qulo.protocol.ports import Answering, Limits, Put, Request, SystemHandler, Upstream
 from qulo.protocol.reception import NAME, Connection, Reception
 from qulo.protocol.router import Router
 from qulo.protocol.session import Life, Listener, Session, Subscription
+from qulo.protocol.streams import Streams, Wish, refuse
 from qulo.protocol.wire import Record
 
 # A peer is suspect after this many heartbeats without a sign of life: one lost to a busy loop is no alarm.
@@ -31,18 +33,8 @@ SILENT_BEATS = 2.5
 # Topics of an agent that are remembered for the Gap when it dies; with more, one Gap speaks for all.
 AGENT_TOPICS = 1000
 
-# Bytes of runs from above that may wait while local subscribers lag; beyond it they get a Gap.
-ABOVE_LIMIT = 16 * 1024 * 1024
-
 # Seconds between two samples of the topics' message counts, for rates.
 SAMPLE = 5.0
-
-# Seconds' worth of max_rate that a peer may publish at once: more than the time between two looks at who is held
-# back, so that a steady publisher gets its whole rate.
-RATE_BURST = 1.0
-
-# Connections whose session has ended, and whose next one inherits what it owes to max_rate: else a HELLO would pay it.
-DEBTORS = 1000
 
 # Records in a frame without a number: a heartbeat or an echo, and what a link may say with it.
 MOST_UNNUMBERED = 8
@@ -50,6 +42,15 @@ MOST_UNNUMBERED = 8
 # Times its limit that a session's channel may hold, of answers and refusals that nothing else bounds, before the
 # session ends. Groups stop at groups.HARD_BOUND.
 UNREAD = 8
+
+# What taking an argument of a request to the system apart can raise.
+BAD_ARGUMENT = (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError)
+
+# Characters of the name of a host below an agent, which has the names of those between before its own.
+MOST_NAME = 256
+
+# The longest that a request may wait, in ms: a day. It is remembered until then, and nobody waits longer.
+LONGEST = 86_400_000
 
 # Characters of an answer's code: it has to fit into the head of a large frame, whoever chose it.
 MAX_CODE = 64
@@ -70,19 +71,18 @@ class Hub(Reception):
         super().__init__(name, epoch, limits, make_token, version)
         self.upstream = upstream
         self.system: dict[str, SystemHandler] = {}
+        self.answering: dict[str, Answering] = {}  # as `system`, but for answers that take their time
+        self.seen: dict[str, int] = {}  # of an agent: by stream, the highest number that was acknowledged through it
+        self.streams: Streams | None = None  # of a site's authority that has a store
         self.is_host = False  # does this hub have an agent's duties, as qulod does?
         self.executor = ""  # of an agent: "ok" or "lost"
-        self.blocked = False
-        self._draining = False
         self.rates: dict[str, float] = {}
         self.router = Router(epoch, limits, self.counters, self._notes.append)
         self.router.decides = self._decides
         self.calls = Calls(limits, self.counters, epoch)
-        self._parked: dict[Session, None] = {}  # while subscribers lag
-        self._held: dict[Session, None] = {}  # over max_rate
-        self._above: deque[tuple[str, int, list[bytes], bytes]] = deque()
-        self._above_size = 0
-        self._above_lost: set[str] = set()
+        seam = Seam(self._dispatch, self._publish, self._bad_parked, self._notes.append, self._dirty, self._debts)
+        self.intake = Intake(self.router, limits, seam)
+        self._losses = Losses()
         self._waiting_above: dict[str, list[Subscription]] = {}
         self._ticked = 0.0  # when tick was called last
         self._sampled: tuple[float, dict[str, int]] = (0.0, {})
@@ -107,7 +107,7 @@ class Hub(Reception):
                 return
             self._heard(session, now)
             if session.channel.acknowledged(ack):
-                self._acked(session, now)
+                self.intake.acked(session, now)
             if number == 0:
                 if len(records) > MOST_UNNUMBERED:
                     raise ProtocolError("more records than a frame without a number has")
@@ -116,7 +116,7 @@ class Hub(Reception):
                         raise ProtocolError("this verb belongs in a numbered frame")
                     self._dispatch(session, record, now)
             else:
-                self._numbered(session, number, records, len(data), now)
+                self.intake.numbered(session, number, records, len(data), now)
         except ProtocolError as error:
             self._bad(Connection(listener, route, user, address), session, error, now)
 
@@ -133,16 +133,23 @@ class Hub(Reception):
 
     def subscription_received(self, listener: Listener, user: str, message: bytes, now: float) -> bool:
         """A message from an XPUB; True when the caller shall install `message[1:]` for the sender."""
-        if message[:1] != b"\x01":
+        if not user:
+            return False  # the unsubscription that libzmq makes when a peer goes
+        strangers = listener.strangers
+        if strangers.ignored and strangers.is_ignored(user.encode(), user, now):
+            self.counters.ignored += 1
             return False
-        prefix = message[1:]
-        if prefix.startswith(topics.SESSIONS):
-            return self._tie(listener, user, prefix)
-        session = self._tied.get(user)
-        if session is not None and session.tied == user and session.listener is listener:
-            return self.router.installed(session, prefix)
-        self.counters.bad_frames += 1
-        return False
+        kind, prefix = message[:1], message[1:]
+        if kind == b"\x01" and prefix.startswith(topics.SESSIONS):
+            granted = expected = self._tie(listener, user, prefix)
+        else:
+            session = self._tied.get(user)
+            is_tied = session is not None and session.tied == user and session.listener is listener
+            granted = is_tied and kind == b"\x01" and session is not None and self.router.installed(session, prefix)
+            expected = granted or (is_tied and kind == b"\x00")
+        if not expected:
+            self._bad_subscription(listener, user, now)
+        return granted
 
     def tick(self, now: float) -> None:
         """Time has passed: call it a few times per heartbeat."""
@@ -153,13 +160,15 @@ class Hub(Reception):
                 session.heard = min(now, session.heard + stalled)
         for session in list(self.sessions.values()):
             self._look_after(session, now)
-        self.calls.expire(now, self._settle)
-        if self._held:
-            self.release(now)
-        if self.blocked or any(session.slow for session in self.router.sessions):
-            self._measure(now)
+        self.calls.expire(now, self._forget_call)
+        self._losses.tick()
+        if self.intake.holding:
+            self.intake.release(now)
+        if self.intake.blocked or any(session.slow for session in self.router.sessions):
+            self.intake.measure(now)
         for listener in self.listeners:
             listener.offenders.tidy(now)
+            listener.strangers.tidy(now)
         self._sample(now)
 
     def _look_after(self, session: Session, now: float) -> None:
@@ -174,9 +183,14 @@ class Hub(Reception):
 
     def flush(self) -> bool:
         """Turn what this turn decided into frames; True when another turn should follow soon."""
+        again = self.intake.turn()
         self.router.close_bundle()
-        dirty, self._dirty = self._dirty, {}
-        again = False
+        if self._losses.due:
+            count = sum(len(session.subscriptions) for session in self.router.sessions)
+            for instance, lost in self._losses.take(count):
+                self._pass_losses(lost, instance)
+        dirty = list(self._dirty)
+        self._dirty.clear()  # the dict itself is shared with the intake
         unread: list[Session] = []
         for session in dirty:
             if session.route is None or session.life is Life.DOWN:
@@ -197,7 +211,11 @@ class Hub(Reception):
 
     def drain(self) -> bool:
         """Take no more publishes (they are not acknowledged any more); True when all peers have what was sent."""
-        self._draining = self.blocked = True
+        self.intake.drain()
+        if self.streams is not None and not self.streams.journal.idle:
+            return False
+        if self.upstream is not None and not self.upstream.idle:
+            return False
         return not any(
             session.connected
             and session.life is Life.UP
@@ -244,146 +262,30 @@ class Hub(Reception):
 
     def _let_go(self, session: Session) -> None:
         self.router.suspend(session)
-        session.parked.clear()
-        session.parked_size = 0
-        self._parked.pop(session, None)
-        self._held.pop(session, None)
+        self.intake.let_go(session)
 
-    def _ended(self, session: Session, why: str) -> None:
-        if session.bucket is not None:
-            self._debts[session.user] = session.bucket
-            if len(self._debts) > DEBTORS:
-                del self._debts[next(iter(self._debts))]
+    def _ended(self, session: Session, why: str, now: float) -> None:
+        self.intake.ended(session)
         if self.upstream:
             for sid in [*session.members, *session.responders]:
                 self.upstream.leave(session, sid)
         for subscription in self.router.forget(session):
             self._unwant(subscription)
         self.calls.forget(session)
+        for sid in list(session.consumers):
+            self._stop_consuming(session, sid, now)
         if why == "expired":
-            for pattern in session.forwarded:  # it may have acknowledged what it never forwarded
-                self.pass_gap(pattern, 0, None, None, "restart")
+            # It may have acknowledged what it never forwarded.
+            self.router.pass_gaps(dict.fromkeys(session.forwarded, "restart"))
 
     def _own(self, session: Session, record: Record) -> None:
         self.router.own(session, record)
 
     # -- frames of a session
 
-    def _numbered(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
-        if self.router.budget <= 0 and not self.blocked:
-            self._measure(now)
-        if session.parked or (self.blocked and _publishes(records)):
-            self._park(session, number, records, size)
-            return
-        if session.bucket is not None and self._is_over_rate(session, records, now):
-            self._hold(session)
-            self._park(session, number, records, size)
-            return
-        self._take_in(session, number, records, size, now)
-
-    def _park(self, session: Session, number: int, records: list[Record], size: int) -> None:
-        """Healthy subscribers lag, or it publishes too fast: the frame is not accepted yet, so credit runs out."""
-        if session.parked_size + size > 2 * self.limits.link_buffer + self.limits.max_message:
-            raise ProtocolError("more was sent than the hub has given credit for")
-        session.parked_size += size
-        session.parked.append((number, records, size))
-        if session not in self._held:
-            self._parked[session] = None
-
-    def _is_over_rate(self, session: Session, records: list[Record], now: float) -> bool:
-        """Has it published more than max_rate allows, so that these records have to wait?"""
-        return session.bucket is not None and not session.bucket.is_open(now) and _publishes(records)
-
-    def _hold(self, session: Session) -> None:
-        """Keep what it sends until its rate allows more; named once."""
-        self._held[session] = None
-        if not session.over_rate:
-            session.over_rate = True
-            rate = self.limits.max_rate * session.weight
-            self._note(
-                "warning",
-                f"{session.name} ({session.address}) publishes more than {rate} messages per second (max_rate): "
-                "it is held back, nothing is lost",
-            )
-
-    @property
-    def holding(self) -> bool:
-        """Is anybody held back by max_rate? Then call `release` soon."""
-        return bool(self._held)
-
-    def release(self, now: float) -> None:
-        """Take in what was held back, as far as each one's rate goes by now."""
-        self._parked.update(self._held)
-        self._held.clear()
-        if not self.blocked:
-            self._measure(now)
-
-    def _count_rate(self, session: Session, count: int, now: float) -> None:
-        """It published: that counts against max_rate."""
-        if session.bucket is None:
-            session.bucket = Bucket(self.limits.max_rate * session.weight, RATE_BURST, now)
-        session.bucket.take(count)
-
-    def _take_in(self, session: Session, number: int, records: list[Record], size: int, now: float) -> None:
-        channel = session.channel
-        self._dirty[session] = None
-        if size > self.limits.max_message:
-            self._check_sizes(records)
-        if not channel.accept(number, size):
-            return
-        for record in records:
-            # The hot path: a publish on a topic that has been authorised is not checked through the table again.
-            if type(record) is list and len(record) == 4 and record[0] == wire.PUBLISH:
-                channel.ack_now = True
-                if type(record[1]) is str and record[1] in session.publishes:
-                    self._publish(session, record, now)
-                    continue
-            self._dispatch(session, record, now)
-            if session.life is Life.DOWN:
-                return  # what comes in one frame with BYE, behind it
-
-    def _check_sizes(self, records: list[Record]) -> None:
-        """A frame as large as this holds one body (wire.SMALL); what we pass on has to fit in at its receiver."""
-        for record in records:
-            last = record[-1] if type(record) is list and record else None
-            bodies = last if type(last) is list else [last]
-            if any(type(body) is bytes and len(body) > self.limits.max_message for body in bodies):
-                raise ProtocolError(f"a body has more than max_message ({self.limits.max_message}) bytes")
-
-    def _measure(self, now: float) -> None:
-        """May publishers go on? If they were held back and may, what they sent meanwhile is taken in."""
-        self.blocked = self._draining or not self.router.measure(now)
-        while self._parked and not self.blocked:
-            session = next(iter(self._parked))
-            del self._parked[session]
-            if self._is_over_rate(session, session.parked[0][1], now):
-                self._hold(session)
-                continue
-            number, records, size = session.parked.popleft()
-            session.parked_size -= size
-            if session.parked:
-                self._parked[session] = None  # at the end: publishers take turns
-            try:
-                self._take_in(session, number, records, size, now)
-            except ProtocolError as error:
-                where = Connection(session.listener, session.route or b"", session.user, session.address)
-                self._bad(where, session, error, now)
-            if self.router.budget <= 0:
-                self.blocked = not self.router.measure(now)
-        while self._above and not self.blocked:
-            name, kind, bodies, origin = self._above.popleft()
-            self._above_size -= sum(map(len, bodies))
-            self.router.publish(name, kind, bodies, origin)
-            if self.router.budget <= 0:
-                self.blocked = not self.router.measure(now)
-        if not self._above:
-            self._above_lost.clear()
-
-    def _acked(self, session: Session, now: float) -> None:
-        if not session.channel.all_sent or session.repairs:
-            self._dirty[session] = None
-        if self.blocked:
-            self._measure(now)
+    def _bad_parked(self, session: Session, error: ProtocolError, now: float) -> None:
+        where = Connection(session.listener, session.route or b"", session.user, session.address)
+        self._bad(where, session, error, now)
 
     def _dispatch(self, session: Session, record: Record, now: float) -> None:
         """The one place where a verb becomes an action."""
@@ -403,9 +305,21 @@ class Hub(Reception):
 
     def _authorise(self, session: Session, verb: int, record: Record, now: float) -> None:
         """Raises Denied, or BadTopic; an allowed publish is remembered."""
-        permission, index, is_pattern = wire.NEEDS[verb]
+        permission, index, field = wire.NEEDS[verb]
+        if field == "stream":  # whoever decides about it knows what is in it
+            for pattern in self.streams.topics_of(record[index]) if self.streams is not None else ():
+                self._permit(session, permission, pattern, now)
+            return
         topic = record[index]
-        (topics.check_pattern if is_pattern else topics.check_topic)(topic)
+        (topics.check_pattern if field == "pattern" else topics.check_topic)(topic)
+        self._permit(session, permission, topic, now)
+        if verb == wire.PUBLISH:
+            if len(session.publishes) >= REMEMBERED:
+                session.publishes.clear()
+            session.publishes.add(topic)
+
+    def _permit(self, session: Session, permission: str, topic: str, now: float) -> None:
+        """Raises Denied."""
         decision = session.rights.decide(permission, topic)
         if not decision.allowed:
             self.authority.audit(session, permission, topic, False, str(decision.rule or "no rule allows it"), now)
@@ -414,10 +328,6 @@ class Hub(Reception):
             if decision.rule is not None and decision.rule.reason:
                 why = decision.rule.reason
             raise Denied(f"{name} may not {permission} on {topic}: {why}")
-        if verb == wire.PUBLISH:
-            if len(session.publishes) >= REMEMBERED:
-                session.publishes.clear()
-            session.publishes.add(topic)
 
     # -- what a refusal looks like, by verb
 
@@ -433,6 +343,11 @@ class Hub(Reception):
     def _refuse_sid(self, session: Session, record: Record, error: QuloError) -> None:
         self._deny(session, record[1], error)
 
+    def _refuse_put(self, session: Session, record: Record, error: QuloError) -> None:
+        if isinstance(error, BadTopic):
+            raise ProtocolError(str(error))
+        refuse(session, Put._make(record[1:]), error)
+
     def _refuse_request(self, session: Session, record: Record, error: QuloError) -> None:
         session.calls += 1
         session.answer(record[1], error.code, wire.RAW, str(error).encode())
@@ -441,9 +356,8 @@ class Hub(Reception):
         """What it may not publish on cannot be lost; but an agent that lost much says so with one wide pattern."""
         if isinstance(error, BadTopic):
             raise ProtocolError(str(error))
-        for topic in session.forwarded:
-            if topics.overlap(topic, record[1]):
-                self.pass_gap(topic, 0, None, None, record[2][:32], but=session.instance)
+        if session.kind == "agent":
+            self._losses.add_denied(session, record[1], record[2])
 
     # -- verbs
 
@@ -461,13 +375,11 @@ class Hub(Reception):
         self._send_now(session, direct)
         if session.tied:
             self.router.own(session, own)
-        if self.blocked:
-            self._measure(now)
+        self.intake.look(now)
 
     def _echo(self, session: Session, record: Record, now: float) -> None:
         session.reached = max(session.reached, record[1])
-        if self.blocked:
-            self._measure(now)
+        self.intake.look(now)
 
     def _publish(self, session: Session, record: Record, now: float) -> None:
         _, name, kind, bodies = record
@@ -475,10 +387,12 @@ class Hub(Reception):
         self.counters.runs += 1
         self.counters.messages += len(bodies)
         if self.limits.max_rate:
-            self._count_rate(session, len(bodies), now)
+            self.intake.count(session, len(bodies), now)
         if session.kind == "agent" and name not in session.forwarded:
             session.forwarded[name if len(session.forwarded) < AGENT_TOPICS else ">"] = None
         self.router.publish(name, kind, bodies, session.instance)
+        if self.streams is not None:
+            self.streams.published(session, name, kind, bodies, now)
         if self.upstream is not None and not topics.is_local(name):
             refused = self.upstream.publish(name, kind, bodies)
             if refused is not None:
@@ -507,9 +421,9 @@ class Hub(Reception):
         """A sid is one thing at a time: what it was elsewhere than in `table` ends."""
         if any(
             sid in other and other is not table
-            for other in (session.subscriptions, session.members, session.responders)
+            for other in (session.subscriptions, session.members, session.responders, session.consumers)
         ):
-            self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], 0.0)
+            self._unsubscribe(session, [wire.UNSUBSCRIBE, sid], self._ticked)
 
     def _want(self, subscription: Subscription) -> None:
         """Serve it, after the master has confirmed it where there is one."""
@@ -543,6 +457,8 @@ class Hub(Reception):
         subscription = self.router.unsubscribe(session, sid)
         if subscription is not None:
             self._unwant(subscription)
+        elif sid in session.consumers:
+            self._stop_consuming(session, sid, now)
         elif (self.router.leave(session, sid) or self.calls.retire(session, sid)) and self.upstream:
             self.upstream.leave(session, sid)
 
@@ -553,7 +469,7 @@ class Hub(Reception):
             return
         if any(type(k) is not str or type(v) is not int for k, v in newer.items()):
             raise ProtocolError("newer numbers are a map of topic to number")
-        if any(r.subscription is subscription for r in session.repairs):
+        if subscription in session.repairs:
             return
         self.router.repair(subscription, verified, newer)
         self._dirty[session] = None
@@ -565,6 +481,8 @@ class Hub(Reception):
                 raise Denied(f"{pattern}: hosts answer it, which have an agent")
             self._end_other(session, sid, session.responders)
             self.calls.respond(session, sid, pattern)
+            if pattern == PING and (session.own_ping is None or sid < session.own_ping):
+                session.own_ping = sid  # an agent begins with it, before anybody below can have one
         except QuloError as error:
             self._deny(session, sid, error)
             return
@@ -576,6 +494,7 @@ class Hub(Reception):
     def _request(self, session: Session, record: Record, now: float) -> None:
         rid, topic = record[1], record[2]
         request = Request._make(record[2:])
+        request = request._replace(ttl=min(max(request.ttl, 0), LONGEST))
         wire.check_kind(request.kind)
         session.calls += 1
         try:
@@ -586,6 +505,8 @@ class Hub(Reception):
             return
         if topic in self.system and self._decides(topic):
             self._answer_system(session, rid, request)
+        elif topic in self.answering and self._decides(topic):
+            self._answer_later(session, rid, request, now)
         elif topic == PING and self.upstream is None:
             self._ping(session, rid, request, now)
         elif self._decides(topic):
@@ -609,7 +530,9 @@ class Hub(Reception):
 
     def pong(self) -> bytes:
         """What a host answers to a ping."""
-        answer = {"name": self.name, "version": self.version}
+        answer: dict[str, Any] = {"name": self.name, "version": self.version}
+        if self.seen:
+            answer["seen"] = self.seen
         if self.executor:
             answer["executor"] = self.executor
         data: bytes = wire.pack(answer)
@@ -623,51 +546,111 @@ class Hub(Reception):
         except QuloError as error:
             session.answer(rid, error.code, wire.RAW, str(error).encode())
             return
-        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        except BAD_ARGUMENT as error:
             session.answer(rid, ProtocolError.code, wire.RAW, f"bad argument: {error}".encode())
             return
         session.answer(rid, "", wire.PACKED, answer)
+
+    def _answer_later(self, session: Session, rid: int, request: Request, now: float) -> None:
+        def answer(value: Any) -> None:
+            if isinstance(value, QuloError):
+                session.answer(rid, value.code, wire.RAW, str(value).encode())
+            else:
+                session.answer(rid, "", wire.PACKED, wire.pack(value))
+
+        try:
+            argument = wire.unpack_value(request.body) if request.kind == wire.PACKED else {}
+            self.answering[request.topic](session, argument if isinstance(argument, dict) else {}, answer, now)
+        except QuloError as error:
+            answer(error)
+        except BAD_ARGUMENT as error:
+            answer(ProtocolError(f"bad argument: {error}"))
 
     def _reply(self, session: Session, record: Record, now: float) -> None:
         _, rid, code, kind, body = record
         wire.check_kind(kind)
         if len(code) > MAX_CODE:
             raise ProtocolError("an answer's code is a word")
+        asked = self.calls.asked(session, rid)
+        if asked is not None and asked.pattern == PING and not code:  # an error has a text, and no name
+            kind, body = wire.PACKED, _signed(session.name, asked.sid != session.own_ping, kind, body)
         self.calls.reply(session, rid, code, kind, body)
+
+    def _put(self, session: Session, record: Record, now: float) -> None:
+        put = Put._make(record[1:])
+        if put.extra and "agent" in put.extra and session.kind != "agent":
+            raise ProtocolError("only an agent numbers puts")
+        self.counters.runs += 1
+        if self.limits.max_rate:
+            self.intake.count(session, len(put.bodies), now)
+        if self.upstream is not None:
+            self.upstream.put(session, put, now)
+        elif self.streams is not None:
+            self.streams.put(session, put, now)
+        else:
+            refuse(session, put, NoStream("this hub keeps no streams"))
+
+    def _publish_put(self, session: Session, topic: str, kind: int, bodies: list[bytes]) -> None:
+        """What was put and is stored reaches those who subscribe now, as if it were published."""
+        self.counters.messages += len(bodies)
+        self.router.publish(topic, kind, bodies, b"")
+
+    def _consume(self, session: Session, record: Record, now: float) -> None:
+        sid = record[1]
+        try:
+            self._end_other(session, sid, session.consumers)
+            if self.upstream is not None:
+                session.consumers[sid] = None
+                self.upstream.consume(session, sid, record[2:])
+            elif self.streams is not None:
+                self.streams.consume(session, sid, Wish._make(record[2:]), now)
+            else:
+                raise NoStream("this hub keeps no streams")
+        except QuloError as error:
+            self._deny(session, sid, error)
+
+    def _stop_consuming(self, session: Session, sid: int, now: float) -> None:
+        if self.upstream is not None:
+            del session.consumers[sid]
+            self.upstream.leave(session, sid)
+        elif self.streams is not None:
+            self.streams.leave(session, sid, now)
+
+    def _settle(self, session: Session, record: Record, now: float) -> None:
+        if self.upstream is not None:
+            self.upstream.settle(session, record)
+        elif self.streams is not None:
+            self.streams.settle(session, record, now)
+
+    def go_on(self, now: float) -> None:
+        """The store has room again, perhaps: publishers that were held back may go on."""
+        if self.intake.blocked:
+            self.intake.measure(now)
+
+    def keep_streams(self) -> Streams:
+        """From now on there is a store: drive what this returns."""
+        self.streams = Streams(self.limits, self._notes.append, self._publish_put)
+        self.intake.journal = self.streams.journal
+        return self.streams
 
     def _lost(self, session: Session, record: Record, now: float) -> None:
         """An agent could not forward everything: whoever would have got it is told, here and above."""
         _, pattern, reason = record
         if session.kind != "agent":
             raise ProtocolError("only an agent forwards for others, and can lose on the way")
-        self.pass_gap(pattern, 0, None, None, reason[:32], but=session.instance)
+        self._losses.add(session, pattern, reason)
+
+    def _pass_losses(self, lost: dict[str, str], instance: bytes) -> None:
+        self.router.pass_gaps(lost, but=instance)
         if self.upstream is not None:
-            self.upstream.lost(pattern, reason)
+            for pattern, reason in lost.items():
+                self.upstream.lost(pattern, reason)
 
     # -- what the relay calls
 
-    def publish_from_above(self, name: str, kind: int, bodies: list[bytes], origin: bytes, now: float) -> None:
-        """A run that the master published; waits, bounded, while local subscribers lag."""
-        if self.router.budget <= 0 and not self.blocked:
-            self._measure(now)
-        if not self.blocked and not self._above:
-            self.router.publish(name, kind, bodies, origin)
-            return
-        size = sum(map(len, bodies))
-        if self._above_size + size > ABOVE_LIMIT:
-            self.counters.dropped += len(bodies)
-            if name not in self._above_lost:  # one Gap until it has drained, not one a run
-                self._above_lost.add(name)
-                self.pass_gap(name, 0, None, None, "overflow")
-            return
-        self._above.append((name, kind, bodies, origin))
-        self._above_size += size
-
-    def pass_gap(
-        self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
-    ) -> None:
+    def pass_gap(self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str) -> None:
         """Tell local subscribers of a gap that happened elsewhere."""
-        self.router.pass_gap(pattern, epoch, first, last, reason, but)
+        self.router.pass_gaps({pattern: reason}, (epoch, first, last))
 
     def upstream_ready(self, pattern: str) -> None:
         """The master has confirmed the pattern, or is away: local subscriptions waiting for it begin."""
@@ -688,6 +671,7 @@ class Hub(Reception):
         """The master refused a group membership or a responder."""
         self.router.leave(session, sid)
         self.calls.retire(session, sid)
+        session.consumers.pop(sid, None)
         self._deny(session, sid, error)
 
     def adopt_permissions(self, permissions: Permissions, now: float) -> None:
@@ -709,6 +693,13 @@ class Hub(Reception):
         held: list[tuple[str, int, str]] = [("subscribe", sid, s.pattern) for sid, s in session.subscriptions.items()]
         held += [("subscribe", sid, group.pattern) for sid, group in session.members.items()]
         held += [("respond", sid, responder.pattern) for sid, responder in session.responders.items()]
+        if self.streams is not None:
+            held += [
+                ("stream", sid, pattern)
+                for sid, consumer in session.consumers.items()
+                if consumer is not None
+                for pattern in self.streams.topics_of(consumer.group.stream)
+            ]
         for permission, sid, pattern in held:
             decision = session.rights.decide(permission, pattern)
             if decision.allowed:
@@ -723,20 +714,13 @@ class Hub(Reception):
             self.limits,
             max_subscriptions=limits.max_subscriptions,
             max_pending=limits.max_pending,
+            max_sessions=limits.max_sessions,
             max_rate=limits.max_rate,
             session_timeout=limits.session_timeout,
             slow_after=limits.slow_after,
         )
-        rate, self.limits = self.limits.max_rate, kept
-        self.router.limits = self.calls.limits = kept
-        if rate != kept.max_rate:
-            self._debts.clear()
-            for session in self.sessions.values():
-                session.over_rate = False
-                if not kept.max_rate:
-                    session.bucket = None  # who is held back goes on with the next `release`
-                elif session.bucket is not None:
-                    session.bucket.rate = kept.max_rate * session.weight
+        self.limits = self.router.limits = self.calls.limits = kept
+        self.intake.adopt(kept, list(self.sessions.values()))
 
     # -- small things
 
@@ -745,7 +729,7 @@ class Hub(Reception):
         return self.upstream is None or topics.is_local(topic) or topic.startswith("$qulo.local.")
 
     @staticmethod
-    def _settle(asker: Asker) -> None:
+    def _forget_call(asker: Asker) -> None:
         if isinstance(asker, Session):
             asker.calls -= 1
 
@@ -759,9 +743,19 @@ class Hub(Reception):
         self._sampled = (now, counts)
 
 
-def _publishes(records: list[Record]) -> bool:
-    """Is any of them, if they are records at all, a PUBLISH?"""
-    return any(_begins([record], wire.PUBLISH) for record in records)
+def _signed(name: str, below: bool, kind: int, body: bytes) -> bytes:
+    """A host's pong, in the name that its key has, whatever it says itself: no host answers for another.
+
+    What it passes on of a host below it is in both names: only it knows that one's key.
+    """
+    try:
+        said = wire.unpack_value(body) if kind == wire.PACKED else {}
+    except ValueError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    answer = said | {"name": f"{name}/{str(said.get('name', '?'))[:MOST_NAME]}" if below else name}
+    data: bytes = wire.pack(answer)
+    return data
 
 
 def _begins(records: list[Record], verb: int) -> bool:
@@ -782,6 +776,12 @@ HANDLERS: dict[int, Callable[[Hub, Session, Record, float], None]] = {
     wire.REQUEST: Hub._request,
     wire.REPLY: Hub._reply,
     wire.LOST: Hub._lost,
+    wire.PUT: Hub._put,
+    wire.CONSUME: Hub._consume,
+    wire.ACK: Hub._settle,
+    wire.NAK: Hub._settle,
+    wire.EXTEND: Hub._settle,
+    wire.REJECT: Hub._settle,
 }
 
 # What each verb that needs a permission is answered with when it is refused.
@@ -791,4 +791,6 @@ REFUSALS: dict[int, Callable[[Hub, Session, Record, QuloError], None]] = {
     wire.RESPOND: Hub._refuse_sid,
     wire.REQUEST: Hub._refuse_request,
     wire.LOST: Hub._refuse_lost,
+    wire.PUT: Hub._refuse_put,
+    wire.CONSUME: Hub._refuse_sid,
 }

@@ -18,19 +18,25 @@ from typing import Any
 from qulo.errors import BadTopic, ProtocolError, QuloError, from_wire
 from qulo.protocol import topics, wire
 from qulo.protocol.channel import Channel
+from qulo.protocol.consuming import flat, spans_of
 from qulo.protocol.events import (
+    Acked,
     Acknowledged,
     Answer,
     Asked,
     Call,
+    Deliver,
     Dismissed,
     Event,
+    Expired,
     Forbidden,
     NewKey,
     Prefix,
     Pulsed,
     Ready,
     Rejected,
+    Stored,
+    Unstored,
     Welcomed,
     Work,
 )
@@ -44,6 +50,9 @@ ECHOES = 16
 
 # Distinct topics whose trackers are remembered; beyond it the table starts anew.
 ROUTES = 50_000
+
+# Numbers of spans in one record: acknowledgements out of order fit into a frame by the thousand.
+MOST_SPANS = 4000
 
 # No limit of a hub is larger: C's int, which libzmq keeps its own in, is the smallest of what has to hold one.
 _MOST = 2**31 - 1
@@ -122,13 +131,19 @@ class Link:
         self._run_topic = ""
         self._run_kind = 0
         self._run_size = 0
+        self._puts: list[bytes] = []  # consecutive puts on one topic
+        self._put_topic = ""
+        self._put_kind = 0
+        self._put_size = 0
+        self._acks: dict[int, list[int]] = {}  # by consumer, numbers that are done
+        self._settled: dict[int, int] = {}  # by consumer, records that settled something
         self._next = 0
         self._reached = 0
         self._echoed = 0
         self._pulse = -1  # the last pulse on PUB that every tracker agreed with
         self._tied = False
         self._stale: deque[tuple[int, int]] = deque()  # given up: the frame it was sent in, or a later one; request
-        self._unasked: dict[int, Record] = {}  # requests made while there is no session
+        self._unasked: dict[int, Record] = {}  # requests and puts made while there is no session
 
     # -- connection
 
@@ -148,6 +163,7 @@ class Link:
     def disconnected(self) -> None:
         """The sockets are closed. Trackers keep what they know; READY comes again with the next session."""
         self._step("disconnected")
+        self._close_run()
         stale = {rid for _, rid in self._stale}
         self._stale.clear()
         self.channel.withdraw(lambda r: _of_connection(r) or (r[0] == wire.REQUEST and r[1] in stale))
@@ -194,12 +210,48 @@ class Link:
     @property
     def room(self) -> int:
         """Bytes of credit left."""
-        return self.channel.room - self._run_size
+        return self.channel.room - self._run_size - self._put_size
 
     def _close_run(self) -> None:
+        """Of the two at most one is open: their order is that of the program."""
         if self._run:
             self.channel.add([wire.PUBLISH, self._run_topic, self._run_kind, self._run], self._run_size)
             self._run, self._run_size, self._run_topic = [], 0, ""
+        if self._puts:
+            first = self._next - len(self._puts) + 1
+            self.channel.add([wire.PUT, first, self._put_topic, self._put_kind, None, self._puts], self._put_size)
+            self._puts, self._put_size, self._put_topic = [], 0, ""
+
+    def put(self, topic: str, kind: int, body: bytes, extra: dict[str, Any] | None = None) -> int:
+        """Put a message into its stream; Stored or Unstored carries the number that this returns.
+
+        Look at `room` before. Without a session it waits for one, and `give_up` takes it back.
+        """
+        if self.phase is not Phase.UP:
+            rid = self._new_id()
+            self._unasked[rid] = [wire.PUT, rid, topic, kind, extra, [body]]
+            return rid
+        if extra is not None:
+            return self.put_run(topic, kind, [body], extra)
+        size = len(body) + wire.BODY_OVERHEAD
+        if topic != self._put_topic or kind != self._put_kind or self._put_size + size > wire.BATCH:
+            self._close_run()
+            self._put_topic, self._put_kind = topic, kind
+            self._put_size = wire.RECORD_OVERHEAD + 4 * len(topic)
+        self._puts.append(body)
+        self._put_size += size
+        self._next += 1
+        return self._next
+
+    def put_run(self, topic: str, kind: int, bodies: list[bytes], extra: dict[str, Any] | None) -> int:
+        """Put consecutive messages, as many as fit a frame; returns the first one's number. `extra` is for all."""
+        self._close_run()
+        first = self._next + 1
+        self._next += len(bodies)
+        size = sum(map(len, bodies)) + wire.BODY_OVERHEAD * len(bodies) + 4 * len(topic) + wire.RECORD_OVERHEAD
+        size += len(wire.pack(extra))
+        self.channel.add([wire.PUT, first, topic, kind, extra, bodies], size)
+        return first
 
     def subscribe(self, pattern: str) -> Tracker:
         """Ask for a pattern; Ready (or Rejected) with the tracker's sid follows, at once or when there is a hub."""
@@ -220,8 +272,56 @@ class Link:
         self._register(sid, [wire.RESPOND, sid, topics.check_pattern(pattern)])
         return sid
 
+    def consume(self, stream: str, group: str, prefetch: int, lease_ms: int, start: str) -> int:
+        """Become a consumer of a group; returns the sid that Deliver comes with. Bounds: see `consuming`."""
+        sid = self._new_id()
+        self._register(sid, [wire.CONSUME, sid, stream, group, prefetch, lease_ms, start])
+        return sid
+
+    def ack(self, sid: int, seq: int) -> None:
+        """This message is done; goes out with the next `take`."""
+        self._acks.setdefault(sid, []).append(seq)
+
+    def nak(self, sid: int, spans: list[int], delay_ms: int, tried: bool) -> None:
+        """Give these (first, last, first, last, …) back, to be delivered again after the delay.
+
+        `tried` counts it against them. Without it nothing more is delivered: that is what comes before `close`.
+        """
+        self.settle([wire.NAK, sid, self._number(sid), spans, delay_ms, tried])
+
+    def reject(self, sid: int, seq: int, reason: str) -> None:
+        """To the dead letters with this one."""
+        self.settle([wire.REJECT, sid, self._number(sid), seq, reason])
+
+    def extend(self, sid: int, spans: list[int], lease_ms: int = 0) -> None:
+        """The leases of these go on from now, for as long as the consumer's do, or for `lease_ms`."""
+        self.settle([wire.EXTEND, sid, spans, lease_ms])
+
+    def settled_by(self, sid: int) -> int:
+        """The last of the records that have settled something: Acked tells up to which they have taken effect."""
+        self._close_acks()
+        return self._settled.get(sid, 0)
+
+    def settle(self, record: Record) -> None:
+        """Say what a consumer says of its messages; a relay passes its records on."""
+        if record[1] in self._registered:
+            self._add(record, len(wire.pack(record)))
+
+    def _number(self, sid: int) -> int:
+        self._settled[sid] = number = self._settled.get(sid, 0) + 1
+        return number
+
+    def _close_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        for sid, seqs in acks.items():
+            seqs.sort()
+            spans = flat(spans_of(seqs))
+            for start in range(0, len(spans), MOST_SPANS):
+                self.settle([wire.ACK, sid, self._number(sid), spans[start : start + MOST_SPANS]])
+
     def close(self, sid: int) -> None:
-        """End a subscription, membership or responder."""
+        """End a subscription, membership, responder or consumer."""
+        self._close_acks()
         tracker = self.trackers.pop(sid, None)
         if tracker is not None:
             tracker.step("close")
@@ -230,6 +330,7 @@ class Link:
                 self._events.append(Prefix(prefix, False))
         elif self._registered.pop(sid, None) is None:
             return
+        self._settled.pop(sid, None)
         self._add([wire.UNSUBSCRIBE, sid], 0)  # also while down: a session that is resumed still has it
 
     def request(self, topic: str, ttl_ms: int, many: bool, kind: int, body: bytes) -> int:
@@ -258,6 +359,12 @@ class Link:
         """Answer a Call."""
         self._add([wire.REPLY, rid, code, kind, body], len(body) + 4 * len(code))
 
+    def withdraw_puts(self) -> None:
+        """Take back all puts that the hub has not acknowledged the receipt of; whether it has them is unknown."""
+        self._close_run()
+        self._unasked = {rid: record for rid, record in self._unasked.items() if record[0] != wire.PUT}
+        self.channel.withdraw(lambda record: record[0] == wire.PUT)
+
     def lost(self, pattern: str, reason: str) -> None:
         """Tell the hub's subscribers that messages on `pattern` could not be forwarded."""
         self._add([wire.LOST, pattern, reason], 4 * len(pattern))
@@ -268,6 +375,8 @@ class Link:
         return self._next + 1
 
     def _new_id(self) -> int:
+        if self._puts:  # theirs are consecutive
+            self._close_run()
         self._next += 1
         return self._next
 
@@ -292,7 +401,9 @@ class Link:
         """Frames to send on the DEALER now; nothing while there is no session."""
         if self.phase is not Phase.UP:
             return []
-        if self._run:
+        if self._acks:
+            self._close_acks()
+        if self._run or self._puts:
             self._close_run()
         out = self.channel.take()
         if self._reached - self._echoed >= max(1, self.high_water // ECHOES):
@@ -317,7 +428,7 @@ class Link:
     @property
     def settled(self) -> bool:
         """Has the hub acknowledged everything?"""
-        return self.channel.idle and not self._run
+        return self.channel.idle and not self._run and not self._puts and not self._acks
 
     # -- what comes in
 
@@ -449,16 +560,23 @@ class Link:
         else:
             lost = self.channel.forget_sent()
             self.channel.withdraw(_of_session)
+            for sid in self._acks:  # as if they had been sent, and lost: whoever waits for them is told
+                self._number(sid)
+            self._acks.clear()
         self.epoch, self._token = epoch, token
         self._reached = self._echoed = 0
+        self._introduce(resumed)
+        self._events.append(Welcomed(publish, token, resumed, lost))
+
+    def _introduce(self, resumed: bool) -> None:
+        """Say what this session has not been told yet."""
         for registration in self._registered.values():
             if not (resumed and registration.told):
                 registration.told = True
                 self._add(registration.record, 4 * len(registration.record[2]))
-        for request in self._unasked.values():
-            self._add(request, len(request[6]) + 4 * len(request[2]))
+        for record in self._unasked.values():
+            self._add(record, len(wire.pack(record)))
         self._unasked.clear()
-        self._events.append(Welcomed(publish, token, resumed, lost))
 
     def _refused(self, record: Record) -> None:
         self._events.append(Dismissed(from_wire(record[1], record[2])))
@@ -546,6 +664,24 @@ class Link:
     def _asked(self, record: Record) -> None:
         self._events.append(Asked(*record[1:]))
 
+    def _stored(self, record: Record) -> None:
+        self._events.append(Stored._make(record[1:]))
+
+    def _unstored(self, record: Record) -> None:
+        self._events.append(Unstored._make(record[1:]))
+
+    def _deliver(self, record: Record) -> None:
+        wire.check_bodies(record[7], record[8])
+        self._events.append(Deliver._make(record[1:]))
+
+    def _acked(self, record: Record) -> None:
+        self._events.append(Acked._make(record[1:]))
+
+    def _expired(self, record: Record) -> None:
+        if len(record[2]) % 2 or not {int}.issuperset(map(type, record[2])):
+            raise ProtocolError("spans are pairs of numbers")
+        self._events.append(Expired._make(record[1:]))
+
 
 def _number(limits: dict[str, Any], name: str, default: int) -> int:
     value = limits.get(name)
@@ -557,9 +693,17 @@ def _of_connection(record: Record) -> bool:
     return record[0] == wire.REPAIR or (record[0] == wire.SUBSCRIBE and record[3] is None)
 
 
+_OF_SESSION = frozenset(
+    (
+        *(wire.SUBSCRIBE, wire.UNSUBSCRIBE, wire.RESPOND, wire.REPLY),
+        *(wire.PUT, wire.CONSUME, wire.ACK, wire.NAK, wire.EXTEND, wire.REJECT),
+    )
+)
+
+
 def _of_session(record: Record) -> bool:
     """Is this said anew to every session, or means nothing to another one?"""
-    return record[0] in (wire.SUBSCRIBE, wire.UNSUBSCRIBE, wire.RESPOND, wire.REPLY)
+    return record[0] in _OF_SESSION
 
 
 def _out_of_place(link: Link, record: Record) -> None:
@@ -583,4 +727,9 @@ _HANDLERS: dict[int, Callable[[Link, Record], None]] = {
     wire.CALL: Link._call,
     wire.ANSWER: Link._answer,
     wire.ASKED: Link._asked,
+    wire.STORED: Link._stored,
+    wire.UNSTORED: Link._unstored,
+    wire.DELIVER: Link._deliver,
+    wire.ACKED: Link._acked,
+    wire.EXPIRED: Link._expired,
 }

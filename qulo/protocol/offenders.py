@@ -60,8 +60,11 @@ class Offenders:
         known.dropped += 1
         return True
 
-    def bad(self, route: bytes, user: str, now: float) -> bool:
-        """One more bad frame; True when the connection is ignored from now on."""
+    def bad(self, route: bytes, user: str, now: float, weight: int = 1) -> bool:
+        """One more bad frame; True when the connection is ignored from now on.
+
+        `weight` is how many peers' worth of bad frames it may send.
+        """
         count = self._counts.get(user)
         if count is None or now - count.since > BAD_WITHIN:
             self._counts.pop(user, None)
@@ -69,7 +72,7 @@ class Offenders:
             if len(self._counts) > WATCHED:
                 self._counts.popitem(last=False)
         count.bad += 1
-        if count.bad <= BAD_FRAMES:
+        if count.bad <= BAD_FRAMES * weight:
             return False
         del self._counts[user]
         self.ignored[route] = Ignored(user, now)

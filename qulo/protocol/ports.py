@@ -23,6 +23,7 @@ class Limits:
     replay_window: int = 64 * 1024 * 1024
     max_subscriptions: int = 1000
     max_pending: int = 10_000
+    max_sessions: int = 1000  # of one principal
     max_rate: int = 0  # messages per second that a peer may publish; 0: any number
     heartbeat: float = 2.0
     session_timeout: float = 30.0
@@ -61,12 +62,30 @@ class Request(NamedTuple):
     body: bytes
 
 
+class Put(NamedTuple):
+    """One PUT: consecutive messages on one topic."""
+
+    rid: int
+    topic: str
+    kind: int
+    extra: dict[str, Any] | None
+    bodies: list[bytes]
+
+
 class Upstream(Protocol):
     """The way from an agent's hub to its master, as the hub sees it. `relay.Relay` is the one implementation."""
 
     @property
     def connected(self) -> bool:
         """Is there a session with the master right now?"""
+
+    @property
+    def idle(self) -> bool:
+        """Are the puts of local programs answered?"""
+
+    @property
+    def spooled(self) -> int:
+        """Messages in the agent's spool, for the master."""
 
     def publish(self, topic: str, kind: int, bodies: list[bytes]) -> QuloError | None:
         """Forward a run; never blocks, overflow becomes a Gap up there. Returns what the master said to an earlier
@@ -85,8 +104,17 @@ class Upstream(Protocol):
     def respond(self, session: Session, sid: int, pattern: str) -> None:
         """Make a local responder known to the master."""
 
+    def consume(self, session: Session, sid: int, what: list[Any]) -> None:
+        """Make a local consumer known to the master; `what` are the fields of CONSUME behind the sid."""
+
+    def settle(self, session: Session, record: list[Any]) -> None:
+        """Pass on what a local consumer says of its messages."""
+
+    def put(self, session: Session, put: Put, now: float) -> None:
+        """To the master with it, or into the spool. Raises ProtocolError."""
+
     def leave(self, session: Session, sid: int) -> None:
-        """Take `join` or `respond` back."""
+        """Take `join`, `respond` or `consume` back."""
 
     def request(self, session: Session, rid: int, request: Request) -> None:
         """Ask the master; the answer comes through `Session.answer`."""
@@ -101,6 +129,9 @@ class Upstream(Protocol):
 SystemHandler = Callable[[Session, dict[str, Any]], Any]
 """Answers a request on one of the system's topics: who asks, and the argument. Raises QuloError, or ValueError,
 TypeError, KeyError, ArithmeticError or RecursionError for a bad argument. The asker has been authorised."""
+
+Answering = Callable[[Session, dict[str, Any], Callable[[Any], None], float], None]
+"""The same for what takes its time: who asks, the argument, what to call with the answer or a QuloError, now."""
 
 
 @dataclass(slots=True)

@@ -8,12 +8,12 @@ class and fills in the three hooks.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from qulo.errors import BadVersion, Denied, ProtocolError, QuloError
+from qulo.errors import BadVersion, Denied, Overloaded, ProtocolError, QuloError
 from qulo.protocol import topics, wire
 from qulo.protocol.authority import Authority, principal_of
 from qulo.protocol.bucket import Bucket
@@ -67,6 +67,7 @@ class Reception:
         self.authority = Authority(name)
         self.listeners: list[Listener] = []
         self.sessions: dict[tuple[str, bytes], Session] = {}  # by principal and instance
+        self._counts: Counter[str] = Counter()  # of sessions, by principal
         self.down: deque[Session] = deque(maxlen=REMEMBERED)
         self._make_token = make_token
         self._by_token: dict[bytes, Session] = {}
@@ -86,7 +87,7 @@ class Reception:
         """Its connection is gone: serve it no more until it asks anew."""
         raise NotImplementedError
 
-    def _ended(self, session: Session, why: str) -> None:
+    def _ended(self, session: Session, why: str, now: float) -> None:
         """It is over: give up all that it has."""
         raise NotImplementedError
 
@@ -167,15 +168,15 @@ class Reception:
             self._check_hello(version, instance, name, kind)
             rights = self.authority.admit(where.user, kind, where.address, now)
             session = self._find(where, hello, now)
+            resumed = session is not None
+            if session is None:
+                session = self._new_session(where, hello, rights, now)
         except QuloError as error:
             untold = self._telling.tell(principal_of(where.user), now)
             if untold is not None:
                 self._note("warning", f"refused {name[:64]!r} from {where.address}: {error}{_and_more(untold)}")
             self._refuse(where.listener, where.route, error.code, str(error))
             return
-        resumed = session is not None
-        if session is None:
-            session = self._new_session(where, hello, rights, now)
         session.rights = rights
         self._attach(session, where, info, now)
         if resumed:
@@ -211,13 +212,19 @@ class Reception:
 
     def _new_session(self, where: Connection, hello: Record, rights: Rights, now: float) -> Session:
         instance, name, kind = hello[2:5]
+        principal = principal_of(where.user)
+        if self._counts[principal] >= self.limits.max_sessions:
+            raise Overloaded(
+                f"{rights.actor.name} has {self._counts[principal]} sessions here, and the limit is max_sessions: "
+                "end some of them (qulolist), or raise it"
+            )
         if kind == "agent" and "/" not in rights.actor.name:
             name = rights.actor.name  # the key says who it is, and nothing else does
         token = self._make_token()
         session = Session(
             instance=instance,
             token=token,
-            principal=principal_of(where.user),
+            principal=principal,
             name=name,
             kind=kind,
             listener=where.listener,
@@ -230,6 +237,7 @@ class Reception:
         )
         session.channel.mark = partial(self._dirty_later, session)
         self.sessions[session.key] = session
+        self._counts[principal] += 1
         self._by_token[token] = session
         return session
 
@@ -306,8 +314,11 @@ class Reception:
         self._note_key(session)
         lost = session.channel.unacknowledged
         self._detach(session)
-        self._ended(session, why)
+        self._ended(session, why, now)
         del self.sessions[session.key]
+        self._counts[session.principal] -= 1
+        if not self._counts[session.principal]:
+            del self._counts[session.principal]
         del self._by_token[session.token]
         self._dirty.pop(session, None)
         if why != "bye" or session.kind == "agent":
@@ -330,7 +341,6 @@ class Reception:
             or session.listener is not listener
             or prefix != wire.session_key(token)
         ):
-            self.counters.bad_frames += 1
             return False
         self._tied.pop(session.tied or "", None)
         session.tied = user
@@ -345,6 +355,19 @@ class Reception:
             self._answer_bad(where.listener, where.route, session, error, now)
         if where.listener.offenders.bad(where.route, where.user, now):
             self._ignore(where, session, now)
+
+    def _bad_subscription(self, listener: Listener, user: str, now: float) -> None:
+        """A SUB that is no session's, or asks for what was not granted: rare for ours, whose GRANTED comes first."""
+        self.counters.bad_frames += 1
+        session = self._tied.get(user)
+        if not listener.strangers.bad(user.encode(), user, now, 1 if session is None else session.weight):
+            return
+        name, address = self.authority.rights(user, "client").actor.name, "" if session is None else session.address
+        untold = self._telling.tell(f"ignored {principal_of(user)}", now)
+        if untold is not None:
+            why = f"more than {BAD_FRAMES} subscriptions that nobody granted within {BAD_WITHIN:g} s"
+            self._note("error", f"a SUB of {name} is ignored: {why}{_and_more(untold)}")
+            self.authority.write(Verdict(name, address, "subscribe", "", False, "bad subscriptions", untold))
 
     def _ignore(self, where: Connection, session: Session | None, now: float) -> None:
         """Its frames are dropped from now on, as if the connection were gone: whoever means well connects anew."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qulo.errors import Disconnected, NoResponders, QuloError
+from qulo.errors import Disconnected, NoResponders, NoStream, QuloError, from_wire
 from qulo.protocol import events, ports, topics, wire
 from qulo.protocol.calls import GRACE
 from qulo.protocol.events import Event
@@ -24,6 +24,8 @@ from qulo.protocol.hub import Hub
 from qulo.protocol.link import Link, Phase
 from qulo.protocol.permissions import PING
 from qulo.protocol.session import Session
+from qulo.protocol.spool import Spool
+from qulo.protocol.streams import refuse
 from qulo.protocol.tracker import Gap, Item, Run, State, Tracker
 
 # Topics whose loss is remembered one by one while the master is away; with more, one Gap speaks for all.
@@ -55,8 +57,9 @@ class Request:
 class Relay:
     """Implements `ports.Upstream` for a hub on top of a link. Call `turn` once per turn of the loop."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, spool: Spool | None = None) -> None:
         self.link = link
+        self.spool = spool
         self.hub: Hub | None = None  # set by `attach`: hub and relay know each other
         self._wants: dict[str, Want] = {}
         self._sids: dict[int, tuple[Session, int]] = {}  # our sid above → session and sid below
@@ -86,6 +89,16 @@ class Relay:
     def connected(self) -> bool:
         """Is there a session with the master?"""
         return self.link.phase is Phase.UP
+
+    @property
+    def idle(self) -> bool:
+        """See ports.Upstream."""
+        return self.spool is None or self.spool.idle
+
+    @property
+    def spooled(self) -> int:
+        """See ports.Upstream."""
+        return 0 if self.spool is None else self.spool.open
 
     def publish(self, topic: str, kind: int, bodies: list[bytes]) -> QuloError | None:
         """Forward a run; what does not fit is dropped and remembered. See ports.Upstream."""
@@ -141,6 +154,23 @@ class Relay:
         """See ports.Upstream."""
         self._remember(self.link.respond(pattern), session, sid)
 
+    def consume(self, session: Session, sid: int, what: list[Any]) -> None:
+        """See ports.Upstream."""
+        self._remember(self.link.consume(*what), session, sid)
+
+    def settle(self, session: Session, record: list[Any]) -> None:
+        """See ports.Upstream."""
+        above = self._above.get((session, record[1]))
+        if above is not None:
+            self.link.settle([record[0], above, *record[2:]])
+
+    def put(self, session: Session, put: ports.Put, now: float) -> None:
+        """See ports.Upstream."""
+        if self.spool is None:
+            refuse(session, put, NoStream("this agent has no spool, and passes no puts on"))
+        else:
+            self.spool.put(session, put, now)
+
     def _remember(self, above: int, session: Session, sid: int) -> None:
         self.leave(session, sid)
         self._sids[above] = (session, sid)
@@ -189,9 +219,17 @@ class Relay:
                 hub.pass_gap(item.pattern, item.epoch, item.first, item.last, item.reason)
                 notes.append(ports.Note("warning", f"gap from above on {item.pattern}: {item.reason}"))
             elif self._is_news(tracker, item) and item[3] != own:
-                hub.publish_from_above(item[0], item[1], item[2], own, now)
+                hub.intake.take_from_above(item[0], item[1], item[2], own, now)
         if self._unused:
             self._close_unused()
+        if self.spool is not None:
+            self.spool.turn(now)
+        notes += self._tell_lost()
+        return notes
+
+    def _tell_lost(self) -> list[ports.Note]:
+        """Tell the master's subscribers what did not reach it, when something can again."""
+        notes: list[ports.Note] = []
         if self._lost and self.connected and self.link.room > 0:
             for pattern, reason in self._lost.items():
                 self.link.lost(pattern, reason)
@@ -249,6 +287,8 @@ class Relay:
             for _ in range(request.answers):
                 text = b"the connection to the master was lost before it answered; the outcome is unknown"
                 request.session.answer(request.rid, Disconnected.code, wire.RAW, text)
+        if self.spool is not None:
+            self.spool.went_away(self._now)
 
     def _hub(self) -> Hub:
         if self.hub is None:
@@ -340,9 +380,38 @@ class Relay:
             request.session.channel.add([wire.ASKED, request.rid, event.responders], wire.RECORD_OVERHEAD)
         return None
 
+    def _stored(self, hub: Hub, event: events.Stored, now: float) -> None:
+        hub.seen[event.stream] = max(event.seq + event.amount - 1, hub.seen.get(event.stream, 0))
+        if self.spool is not None:
+            self.spool.answered(event.rid, event.amount, event.stream, event.seq, event.duplicate)
+
+    def _unstored(self, hub: Hub, event: events.Unstored, now: float) -> None:
+        if self.spool is not None:
+            self.spool.refused(event.rid, event.amount, from_wire(event.code, event.text), now)
+
+    def _deliver(self, hub: Hub, event: events.Deliver, now: float) -> None:
+        session, sid = self._sids.get(event.sid, (None, 0))
+        if session is not None:
+            size = sum(map(len, event.bodies)) + wire.BODY_OVERHEAD * len(event.bodies) + 4 * len(event.topic)
+            session.channel.add([wire.DELIVER, sid, *event[1:]], size + wire.RECORD_OVERHEAD)
+
+    def _acked(self, hub: Hub, event: events.Acked, now: float) -> None:
+        session, sid = self._sids.get(event.sid, (None, 0))
+        if session is not None:
+            session.channel.add([wire.ACKED, sid, event.record], wire.RECORD_OVERHEAD)
+
+    def _expired(self, hub: Hub, event: events.Expired, now: float) -> None:
+        session, sid = self._sids.get(event.sid, (None, 0))
+        if session is not None:
+            session.channel.add([wire.EXPIRED, sid, event.spans], wire.RECORD_OVERHEAD + 9 * len(event.spans))
+
     def _welcomed(self, hub: Hub, event: events.Welcomed, now: float) -> list[ports.Note]:
         name = self.link.hub.get("name", "?")
         notes = [ports.Note("info", f"connected to master {name}")]
+        if not event.resumed:  # the master has given what our consumers hold to others
+            for session, sid in self._sids.values():
+                if sid in session.consumers:
+                    session.channel.add([wire.EXPIRED, sid, []], wire.RECORD_OVERHEAD)
         if self.link.epoch != self._epoch:  # the numbers are those of an epoch, also for a new session
             self._epoch = self.link.epoch
             self._published.clear()
@@ -363,5 +432,10 @@ _HANDLERS: dict[type, Any] = {
     events.Call: Relay._call,
     events.Answer: Relay._answer,
     events.Asked: Relay._asked,
+    events.Stored: Relay._stored,
+    events.Unstored: Relay._unstored,
+    events.Deliver: Relay._deliver,
+    events.Acked: Relay._acked,
+    events.Expired: Relay._expired,
     events.Welcomed: Relay._welcomed,
 }

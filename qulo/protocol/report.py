@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -20,14 +21,17 @@ def report(hub: Hub, now: float) -> dict[str, Any]:
     """The state of the hub: `hub`, `peers` (those that are down last) and `topics`. Times are seconds ago."""
     window = hub.router.window
     busiest = sorted(window.topics.values(), key=lambda t: (-hub.rates.get(t.name, 0.0), -t.last))
-    peers = [*hub.sessions.values(), *reversed(hub.down)]
+    peers = [*hub.sessions.values(), *_gone(hub)]
     return {
         "hub": {
             "name": hub.name,
             "version": hub.version,
             "authority": hub.upstream is None,
             "upstream": None if hub.upstream is None else hub.upstream.connected,
-            "blocked": hub.blocked,
+            "streams": None if hub.streams is None else len(hub.streams.table),
+            "unstored": None if hub.streams is None else hub.streams.unstored,
+            "spooled": None if hub.upstream is None else hub.upstream.spooled,
+            "blocked": hub.intake.blocked,
             "executor": hub.executor or None,  # an agent's: "ok" or "lost"
             "peers": len(hub.sessions),
             "topics": len(window.topics),
@@ -45,6 +49,25 @@ def report(hub: Hub, now: float) -> dict[str, Any]:
             for topic in busiest[:MOST]
         ],
     }
+
+
+def _gone(hub: Hub) -> Iterator[Session]:
+    """Those that are down, the latest first; an agent once, and not if it is back: its name is one host's."""
+    known = {(session.principal, session.name) for session in hub.sessions.values() if session.kind == "agent"}
+    for session in reversed(hub.down):
+        who = (session.principal, session.name)
+        if session.kind != "agent" or who not in known:
+            yield session
+        if session.kind == "agent":
+            known.add(who)
+
+
+def seen_by(asker: Session, told: dict[str, Any]) -> dict[str, Any]:
+    """The report as far as the asker may know it: topics that it may subscribe to. Administrators see all."""
+    if asker.rights.actor.admin:
+        return told
+    topics = [row for row in told["topics"] if asker.rights.decide("subscribe", row["topic"]).allowed]
+    return told | {"topics": topics}
 
 
 def _peer(session: Session, now: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ how many more runs fit, and the hub parks publishers when none do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from qulo.protocol import topics, wire
 from qulo.protocol.groups import Group
 from qulo.protocol.interest import Interest, PatternIndex
 from qulo.protocol.ports import Counters, Limits, Note
-from qulo.protocol.session import Life, Listener, Repair, Session, Subscription
+from qulo.protocol.session import Life, Listener, Repair, Session, Subscription, crowd_of
 from qulo.protocol.window import Frame, Topic, Window
 
 # Bytes of repair runs handed to one session per turn of the loop, so that a repair never starves live traffic.
@@ -34,6 +34,13 @@ SLOW_MANY = 1000  # principals that are remembered; then the table starts anew
 
 # Gaps from elsewhere that are remembered for sessions that had ended when they were told, and come back.
 GAPS = 1000
+
+# Those of one moment that are remembered one by one: beyond it they are remembered as `>`, so that one peer's many
+# do not make all others' be forgotten.
+GAPS_EACH = 20
+
+# Gaps of one moment that one subscription is told one by one: beyond it one on all of its pattern.
+GAPS_TOLD = 20
 
 # What a run costs in a bundle beside its bodies and topic: two numbers, an origin, msgpack headers.
 RUN_OVERHEAD = 48
@@ -205,6 +212,9 @@ class Router:
         """Register a subscription; `serve` starts it. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
         self._check_new(session, sid)
+        old = session.subscriptions.get(sid)
+        instead = None if old is None else crowd_of(old.pattern, shared=False)
+        session.enter(crowd_of(pattern, shared=False), self.limits.max_subscriptions, instead)
         local = session.listener.local
         by_locality = self._index.setdefault(pattern, dict)
         if local not in by_locality:
@@ -232,6 +242,7 @@ class Router:
         prefix = topics.prefix(subscription.pattern)
         if prefix is not None:
             subscription.prefix = prefix
+            session.granted.setdefault(prefix, {})[subscription] = None
             self._tell(session, [wire.GRANTED, subscription.sid, [prefix]])
             return
         self.close_bundle()
@@ -248,13 +259,11 @@ class Router:
         It may be served already: where one of two subscriptions with the same prefix ends, the SUB takes the
         prefix back and asks for it again, and there is no order between that and SUBSCRIBE.
         """
-        granted = False
-        for subscription in session.subscriptions.values():
-            if subscription.prefix == prefix:
-                granted = True
-                if not subscription.path:
-                    self._begin_pub(subscription)
-        return granted
+        granted = session.granted.get(prefix, ())
+        for subscription in granted:
+            if not subscription.path:
+                self._begin_pub(subscription)
+        return bool(granted)
 
     def _begin_pub(self, subscription: Subscription) -> None:
         session, interest = subscription.session, subscription.interest
@@ -279,7 +288,8 @@ class Router:
         if subscription is None:
             return None
         self._stop(subscription)
-        session.repairs = deque(r for r in session.repairs if r.subscription is not subscription)
+        session.quit(crowd_of(subscription.pattern, shared=False))
+        session.repairs.pop(subscription, None)
         interest = subscription.interest
         interest.users -= 1
         if not interest.users:
@@ -301,7 +311,12 @@ class Router:
         elif subscription.path == "router":
             _decrement(interest.direct, session)
         subscription.path = ""
-        subscription.prefix = None
+        if subscription.prefix is not None:
+            granted = session.granted[subscription.prefix]
+            del granted[subscription]
+            if not granted:
+                del session.granted[subscription.prefix]
+            subscription.prefix = None
         self._generation += 1
 
     def suspend(self, session: Session) -> None:
@@ -327,6 +342,9 @@ class Router:
         """Add a member to a group. Raises a QuloError that says why not."""
         topics.check_pattern(pattern)
         self._check_new(session, sid)
+        old = session.members.get(sid)
+        instead = None if old is None else crowd_of(old.pattern, shared=True)
+        session.enter(crowd_of(pattern, shared=True), self.limits.max_subscriptions, instead)
         self.leave(session, sid)
         group = self._groups.setdefault(pattern, dict).setdefault(name, Group(pattern, name))
         session.members[sid] = group
@@ -340,6 +358,7 @@ class Router:
         if group is None:
             return False
         group.remove(session, sid)
+        session.quit(crowd_of(group.pattern, shared=True))
         if not group.members:
             by_name = self._groups.get(group.pattern)
             if by_name is not None:
@@ -354,7 +373,7 @@ class Router:
     def repair(self, subscription: Subscription, verified: int, newer: dict[str, int]) -> None:
         """Queue what a subscription missed; `send_repairs` works it out and sends it, within a budget a turn."""
         self.counters.repairs += 1
-        subscription.session.repairs.append(Repair(subscription, verified, newer))
+        subscription.session.repairs[subscription] = Repair(subscription, verified, newer)
 
     def _work_out(self, repair: Repair) -> None:
         subscription = repair.subscription
@@ -407,8 +426,7 @@ class Router:
         budget = min(REPAIR_BUDGET, session.channel.room)
         fresh = True
         while session.repairs and budget > 0:
-            repair = session.repairs[0]
-            subscription = repair.subscription
+            subscription, repair = next(iter(session.repairs.items()))
             if repair.frames is None:
                 if not fresh:
                     return
@@ -425,22 +443,49 @@ class Router:
                 session.channel.add([wire.RUN, subscription.sid, data], size)
                 budget -= size
                 continue
-            session.repairs.popleft()
+            del session.repairs[subscription]
             self._tell(session, [wire.REPAIRED, subscription.sid, repair.at, repair.count])
 
-    def pass_gap(
-        self, pattern: str, epoch: int, first: int | None, last: int | None, reason: str, but: bytes = b""
+    def pass_gaps(
+        self,
+        gaps: Mapping[str, str],
+        where: tuple[int, int | None, int | None] = (0, None, None),  # epoch, first and last number
+        but: bytes = b"",
     ) -> None:
-        """Tell everyone whose subscription overlaps `pattern` of a gap that happened elsewhere."""
+        """Tell everyone whose subscription overlaps one of `gaps` (pattern → reason), which happened elsewhere.
+
+        Costs a look into the index for each topic, a look at every pattern for each of them that has wildcards, and
+        one walk over the subscriptions.
+        """
+        if not gaps:
+            return
         self.seq += 1  # a number of its own, for those who come back later (see `_never_came`)
-        self._gaps.append((self.seq, pattern))
-        for session in self.sessions:
+        self._gaps.extend((self.seq, pattern) for pattern in (gaps if len(gaps) <= GAPS_EACH else (">",)))
+        concerned = self._concerned(gaps)
+        for session in self.sessions if concerned else ():
             if session.instance == but:
                 continue
             for subscription in session.subscriptions.values():
-                if topics.overlap(subscription.pattern, pattern):
+                found = concerned.get(subscription.interest)
+                if found is None:
+                    continue
+                for pattern in found if len(found) <= GAPS_TOLD else (subscription.pattern,):
                     self.counters.gaps += 1
-                    self._tell(session, [wire.GAP, subscription.sid, pattern, epoch, first, last, reason])
+                    reason = gaps.get(pattern) or gaps[found[0]]
+                    self._tell(session, [wire.GAP, subscription.sid, pattern, *where, reason])
+
+    def _concerned(self, gaps: Mapping[str, str]) -> dict[Interest, list[str]]:
+        """Those of the gaps that overlap with each interest."""
+        concerned: dict[Interest, list[str]] = {}
+        for pattern in gaps:
+            if topics.is_wide(pattern):
+                known = {each.interest for session in self.sessions for each in session.subscriptions.values()}
+                found = [interest for interest in known if topics.overlap(interest.pattern, pattern)]
+            else:
+                found = [interest for each in self._index.match(pattern) for interest in each.values()]
+            for interest in found:
+                concerned.setdefault(interest, []).append(pattern)
+        return concerned
 
     # -- lag
 

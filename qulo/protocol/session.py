@@ -6,12 +6,13 @@ is bounded by its channel's limit and the hub's limits per peer.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from qulo.errors import Overloaded
+from qulo.protocol import topics
 from qulo.protocol.bucket import Bucket
 from qulo.protocol.channel import Channel
 from qulo.protocol.interest import Interest
@@ -51,6 +52,7 @@ class Listener:
     publish: int  # the PUB's TCP port, 0 on ipc: the PUB is beside the ROUTER
     routes: dict[bytes, Session] = field(default_factory=dict)
     offenders: Offenders = field(default_factory=Offenders)
+    strangers: Offenders = field(default_factory=Offenders)  # SUBs, by user for they have no route here
 
 
 @dataclass(slots=True, eq=False)
@@ -105,18 +107,22 @@ class Session:
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     members: dict[int, Any] = field(default_factory=dict)  # group memberships
     responders: dict[int, Any] = field(default_factory=dict)
-    repairs: deque[Repair] = field(default_factory=deque)
+    consumers: dict[int, Any] = field(default_factory=dict)  # of streams; None while the group is being made
+    granted: dict[bytes, dict[Subscription, None]] = field(default_factory=dict)  # by prefix, for its SUB
+    repairs: OrderedDict[Subscription, Repair] = field(default_factory=OrderedDict)  # taken off in front
     parked: deque[tuple[int, list[Record], int]] = field(default_factory=deque)
     parked_size: int = 0
     over_rate: bool = False  # was it named for that in the log?
     bucket: Bucket | None = None  # of messages published; None: there is no max_rate, or it published nothing yet
     reached: int = 0  # PUB frames the peer says it has taken
     closed_frames: int = 0  # PUB frames owed by subscriptions that have ended
+    crowds: dict[str, int] = field(default_factory=dict)  # registrations that are looked at together, see `crowd_of`
     pulse: tuple[int, dict[int, int]] = (0, {})  # the last pulse on PUB: number, sid → count
     lag_since: float | None = None
     slow: bool = False
     dropped: int = 0  # runs and work that did not fit
     forwarded: dict[str, None] = field(default_factory=dict)  # an agent's: topics that came through it
+    own_ping: int | None = None  # an agent's: the responder to pings that is itself; others are of hosts below it
     key_frame: int = 0  # the frame that tells it the hub's next key; 0: it was not told
     publishes: set[str] = field(default_factory=set)  # topics it may publish on, remembered
     denied: int = 0  # decisions against it
@@ -136,6 +142,23 @@ class Session:
     def weight(self) -> int:
         """How many peers it counts as: an agent speaks for all programs of its host."""
         return AGENT_WEIGHT if self.kind == "agent" else 1
+
+    def enter(self, crowd: str, bound: int, instead: str | None) -> None:
+        """One more registration, in place of one in the crowd `instead`. Raises Overloaded beyond the bound."""
+        if not crowd:
+            return
+        count = self.crowds.get(crowd, 0)
+        if count >= bound + (crowd == instead):
+            what = "patterns with wildcards" if crowd == ">" else f"members and responders on {crowd}"
+            raise Overloaded(f"this peer has {count} {what}; the limit is max_subscriptions, for an agent too")
+        self.crowds[crowd] = count + 1
+
+    def quit(self, crowd: str) -> None:
+        """There is one less."""
+        if crowd:
+            self.crowds[crowd] -= 1
+            if not self.crowds[crowd]:
+                del self.crowds[crowd]
 
     @property
     def connected(self) -> bool:
@@ -168,3 +191,15 @@ class Session:
             code, body = Overloaded.code, b"the answer was dropped: too many others wait to be read"
         size = len(body) + 4 * len(code) + BODY_OVERHEAD + RECORD_OVERHEAD
         channel.add([ANSWER, rid, code, kind, body], size)
+
+
+def crowd_of(pattern: str, shared: bool) -> str:
+    """Which registrations of a session are looked at together, for one message: these are bounded for an agent as for
+    any other peer, while what only makes tables longer counts by its weight.
+
+    All patterns with wildcards are one crowd, `>`, as one topic can match all of them; members of groups and
+    responders (`shared`) on one topic are another. Subscriptions to a topic are in none: they are one interest.
+    """
+    if topics.is_wide(pattern):
+        return ">"
+    return pattern if shared else ""

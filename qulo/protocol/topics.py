@@ -67,6 +67,12 @@ def is_local(topic: str) -> bool:
     return topic.startswith("local.") or topic == LOCAL
 
 
+def is_wide(pattern: str) -> bool:
+    """Has it a wildcard, so that it can match more than one topic?"""
+    tokens = pattern.split(".")
+    return "*" in tokens or tokens[-1] == ">"
+
+
 def matches(pattern: str, topic: str) -> bool:
     """Does `pattern` match `topic`? Both must be valid."""
     if pattern == topic:

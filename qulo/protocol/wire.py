@@ -60,6 +60,12 @@ RESPOND: Final = 9
 REQUEST: Final = 10
 REPLY: Final = 11
 LOST: Final = 12
+PUT: Final = 13
+CONSUME: Final = 14
+ACK: Final = 15
+NAK: Final = 16
+EXTEND: Final = 17
+REJECT: Final = 18
 # Hub to link.
 WELCOME: Final = 32
 REFUSED: Final = 33
@@ -77,6 +83,11 @@ ANSWER: Final = 44
 ASKED: Final = 45
 FORBIDDEN: Final = 46
 NEWKEY: Final = 47
+STORED: Final = 48
+UNSTORED: Final = 49
+DELIVER: Final = 50
+ACKED: Final = 51
+EXPIRED: Final = 52
 
 # What may come in frames without a number: what is not worth sending twice.
 UNNUMBERED: Final = frozenset((BYE, BEAT, ECHO))
@@ -92,6 +103,7 @@ _BOOL = (bool,)
 _OPT_INT = (int, type(None))
 _OPT_STR = (str, type(None))
 _OPT_BIN = (bytes, type(None))
+_OPT_MAP = (dict, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,22 @@ VERBS: Final[dict[int, Verb]] = {
     ),
     REPLY: Verb("reply", "up", (("rid", _INT), ("code", _STR), ("kind", _INT), ("body", _BIN))),
     LOST: Verb("lost", "up", (("pattern", _STR), ("reason", _STR)), "publish"),
+    PUT: Verb(
+        "put",
+        "up",
+        (("rid", _INT), ("topic", _STR), ("kind", _INT), ("extra", _OPT_MAP), ("bodies", _LIST)),
+        "publish",
+    ),
+    CONSUME: Verb(
+        "consume",
+        "up",
+        (("sid", _INT), ("stream", _STR), ("group", _STR), ("prefetch", _INT), ("lease", _INT), ("start", _STR)),
+        "stream",
+    ),
+    ACK: Verb("ack", "up", (("sid", _INT), ("record", _INT), ("spans", _LIST))),
+    NAK: Verb("nak", "up", (("sid", _INT), ("record", _INT), ("spans", _LIST), ("delay", _INT), ("tried", _BOOL))),
+    EXTEND: Verb("extend", "up", (("sid", _INT), ("spans", _LIST), ("lease", _INT))),
+    REJECT: Verb("reject", "up", (("sid", _INT), ("record", _INT), ("seq", _INT), ("reason", _STR))),
     WELCOME: Verb(
         "welcome",
         "down",
@@ -184,6 +212,28 @@ VERBS: Final[dict[int, Verb]] = {
     FORBIDDEN: Verb("forbidden", "down", (("topic", _STR), ("code", _STR), ("text", _STR))),
     NEWKEY: Verb("newkey", "down", (("key", _BIN),)),
     ASKED: Verb("asked", "down", (("rid", _INT), ("responders", _INT))),
+    STORED: Verb(
+        "stored",
+        "down",
+        (("rid", _INT), ("amount", _INT), ("stream", _STR), ("seq", _INT), ("duplicate", _BOOL), ("at", _STR)),
+    ),
+    UNSTORED: Verb("unstored", "down", (("rid", _INT), ("amount", _INT), ("code", _STR), ("text", _STR))),
+    DELIVER: Verb(
+        "deliver",
+        "down",
+        (
+            ("sid", _INT),
+            ("seq", _INT),
+            ("tries", _INT),
+            ("redelivered", _BOOL),
+            ("time", _INT),
+            ("topic", _STR),
+            ("kind", _INT),
+            ("bodies", _LIST),
+        ),
+    ),
+    ACKED: Verb("acked", "down", (("sid", _INT), ("record", _INT))),
+    EXPIRED: Verb("expired", "down", (("sid", _INT), ("spans", _LIST))),
 }
 
 # Per verb: direction and every allowed tuple of the record's types. One lookup checks a record.
@@ -193,13 +243,13 @@ _SHAPES = {
 }
 _ONLY_BYTES = {bytes}
 
-# What a record needs a permission for, and in which of its fields that is: (permission, index, is it a pattern?).
-NEEDS: Final[dict[int, tuple[str, int, bool]]] = {
-    number: (verb.permission, 1 + index, name == "pattern")
+# What a record needs a permission for, and in which of its fields that is: (permission, index, what the field is).
+NEEDS: Final[dict[int, tuple[str, int, str]]] = {
+    number: (verb.permission, 1 + index, name)
     for number, verb in VERBS.items()
     if verb.permission is not None
     for index, (name, _) in enumerate(verb.fields)
-    if name in ("topic", "pattern")
+    if name in ("topic", "pattern", "stream")
 }
 
 # One packer: its buffer is reused, and C code that never calls back cannot be re-entered on one thread.

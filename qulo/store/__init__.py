@@ -13,3 +13,24 @@
 SQL is in `queries.sql`, the tables in `schema.sql`, the way there from older versions in `schema/`.
 Nothing here knows of messaging, asks a clock or makes a thread: whoever makes a store uses it in that thread.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qulo.config import Settings
+from qulo.errors import FileError
+from qulo.store.sqlite import SqliteStore
+
+# In data_dir, by program: an agent has only its spool.
+FILES = {"qmaster": "streams.db", "qulod": "streams.db", "qagent": "spool.db"}
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """The store of a daemon; its data_dir is made if it is not there. Raises FileError or StoreFailed."""
+    directory = Path(settings.data_dir)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make {directory}: {error.strerror}") from None
+    return SqliteStore(str(directory / FILES[settings.program]), max_store=settings.max_store)

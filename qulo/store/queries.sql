@@ -151,10 +151,11 @@ INSERT INTO dedupe (stream, id, seq, time) VALUES (?, ?, ?, ?)
 ON CONFLICT (stream, id) DO UPDATE SET seq = excluded.seq, time = excluded.time;
 
 -- name: forget_ids
-DELETE FROM dedupe WHERE (stream, id) IN (SELECT stream, id FROM dedupe WHERE stream = ? AND time <= ? LIMIT ?);
+-- Not (stream, id) IN (SELECT stream, id …): for that all of a stream's ids are looked at, a million of them each time.
+DELETE FROM dedupe WHERE stream = ?1 AND id IN (SELECT id FROM dedupe WHERE stream = ?1 AND time <= ?2 LIMIT ?3);
 
 -- name: sweep_ids
-DELETE FROM dedupe WHERE (stream, id) IN (SELECT stream, id FROM dedupe WHERE stream = ? LIMIT ?);
+DELETE FROM dedupe WHERE stream = ?1 AND id IN (SELECT id FROM dedupe WHERE stream = ?1 LIMIT ?2);
 
 -- name: marks
 SELECT agent, number FROM mark;

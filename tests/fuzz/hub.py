@@ -6,6 +6,7 @@ The driver does as `net.hub`: a frame names a user that the ZAP handler gave, an
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,10 @@ from qulo.protocol.hub import Hub
 from qulo.protocol.permissions import Permissions, Rule
 from qulo.protocol.ports import Limits
 from qulo.protocol.report import LIST, LOCAL_LIST, report
-from qulo.protocol.session import Listener, Session
+from qulo.protocol.session import Listener, Session, crowd_of
+from qulo.protocol.storage import Stream, StreamAdd
+from qulo.protocol.streams import load
+from qulo.store.memory import MemoryStore
 from tests.fuzz.chooser import Chooser
 from tests.fuzz.records import BYTES, deep, frame, raw_frame
 
@@ -22,13 +26,19 @@ LIMITS = Limits(
     max_message=100_000, high_water=8, link_buffer=100_000, replay_window=50_000, max_subscriptions=20, max_pending=5
 )
 RULES = (
-    Rule(True, ("publish", "subscribe", "request", "respond"), ("*", "*/local"), (">", "$qulo.>", "local.>")),
+    Rule(True, ("publish", "subscribe", "request", "respond", "stream"), ("*", "*/local"), (">", "$qulo.>", "local.>")),
     Rule(False, ("publish",), ("*",), ("a.b.c.>",)),
 )
 USERS = ("peer#1", "peer#2", "agent#3", "uid:0#4", "plain:#5", "token/x#6")
 ROUTES = (b"\0r1", b"\0r2", b"\0r3")
 STEPS = 200  # of one input; more of the same finds nothing new
 PASSED = (0.0, 0.01, 0.5, 3.0, 6.0, 40.0)
+
+
+def _crowds(session: Session) -> dict[str, int]:
+    held = [crowd_of(each.pattern, shared=False) for each in session.subscriptions.values()]
+    shared = [*session.members.values(), *session.responders.values()]
+    return dict(Counter(filter(None, [*held, *(crowd_of(each.pattern, shared=True) for each in shared)])))
 
 
 @dataclass(slots=True)
@@ -38,11 +48,13 @@ class World:
     hub: Hub
     listeners: list[Listener]
     now: float = 1.0
+    store: MemoryStore = field(default_factory=MemoryStore)
     tokens: list[bytes] = field(default_factory=list)
 
     def flush(self) -> None:
         """The end of a turn."""
         for _ in range(1000):
+            self._turn_store()
             if not self.hub.flush():
                 break
         else:
@@ -57,8 +69,30 @@ class World:
         for verdict in self.hub.authority.take_verdicts():
             assert not isinstance(verdict.why, bytes)
 
+    def _turn_store(self) -> None:
+        streams = self.hub.streams
+        assert streams is not None
+        streams.turn(self.now)
+        while (batch := streams.journal.take()) is not None:
+            streams.journal.done(batch.carry_out(self.store), self.now)
+            self.hub.go_on(self.now)
+            streams.turn(self.now)
+
+    def _streams_in_step(self) -> None:
+        streams = self.hub.streams
+        assert streams is not None
+        consumers = {consumer for session in self.hub.sessions.values() for consumer in session.consumers.values()}
+        for opened in streams.table.values():
+            for group in opened.groups.values():
+                assert set(group.consumers) <= consumers
+                held = Counter(lease.consumer for lease in group.held.values())
+                assert all(consumer.held == held[consumer] for consumer in group.consumers)
+                assert not any(seq in group.done for seq in group.held)
+                assert group.done.floor <= opened.last
+
     def in_step(self) -> None:
         """Do the tables agree with each other?"""
+        self._streams_in_step()
         hub = self.hub
         assert set(hub._by_token.values()) == set(hub.sessions.values())
         for listener in self.listeners:
@@ -69,7 +103,9 @@ class World:
             assert session.channel.bytes >= 0
             assert session.calls >= 0
             assert session.parked_size == sum(size for _, _, size in session.parked)
-            assert bool(session.parked) == (session in hub._parked or session in hub._held)
+            assert bool(session.parked) == (session in hub.intake.parked or session in hub.intake.held)
+            assert session.crowds == _crowds(session)
+            assert set(session.repairs) <= set(session.subscriptions.values())
             assert len(session.subscriptions) <= LIMITS.max_subscriptions * session.weight
 
     def end(self) -> None:
@@ -98,7 +134,10 @@ def world(seed: int = 0) -> World:
     hub.authority.administrators = frozenset({"uid:0"})
     hub.system |= dict.fromkeys((LIST, LOCAL_LIST), lambda _asker, _argument: report(hub, 0.0))
     hub.system["$qulo.local.admin.x"] = _administer
-    return World(hub, [hub.add_listener(True, 0), hub.add_listener(False, 5555)], tokens=made)
+    seen = World(hub, [hub.add_listener(True, 0), hub.add_listener(False, 5555)], tokens=made)
+    seen.store.commit([StreamAdd(Stream("S", ("a.>",), max_tries=2, dedupe_ms=1000, max_msgs=50))])
+    hub.keep_streams().adopt(load(seen.store, 1000), (), seen.now)
+    return seen
 
 
 def _fields() -> dict[str, Any]:
@@ -158,6 +197,7 @@ def check(data: bytes) -> None:
     hub.frame_received(listener, ROUTES[0], USERS[0], "there", wire.encode(0, 0, [hello]), seen.now)
     begin: list[wire.Record] = [[wire.SUBSCRIBE, 1, "a.>", None], [wire.SUBSCRIBE, 2, "*.b", None]]
     begin += [[wire.RESPOND, 3, "a.b"], [wire.SUBSCRIBE, 4, "g", "group"]]
+    begin += [[wire.CONSUME, 7, "S", "g", 3, 1000, "first"], [wire.PUT, 1, "a.b", 0, None, [b"1", b"2", b"3", b"4"]]]
     hub.frame_received(listener, ROUTES[0], USERS[0], "there", wire.encode(1, 0, begin), seen.now)
     for _ in range(STEPS):
         if chooser.is_empty:

@@ -12,10 +12,14 @@ WORDS = (
     *("a", "a.b", "a.*", "a.>", ">", "*", "", "a..b", "local.a", "local.>", "local", "$qulo.ping", "$qulo.list"),
     *("$qulo.>", "$qulo.local.admin.x", "$qulo.s.0", "client", "agent", "g", "peer", "$", ".", "x" * 256, "é.ü", "a b"),
     *("a.b.c.d.e", "*.b", "$qulo", "0", "none", "protocol"),
+    *("S", "first", "new", "master", "no such customer"),
 )
 BYTES = (b"", b"x", b"instance", b"instanc2", b"t" * 16, b"\0", b".a\0", b".", b"\x93\x01\x00\x90", b"x" * 5000)
 VALUES: tuple[Any, ...] = (None, True, 0, -1, 1.5, float("nan"), "x", b"x", [], {}, [[]], {"a": 1}, [b"x"], [0, 1])
-KEYS = ("a", "b", "a.b", "max_message", "link_buffer", "version", "name")
+KEYS = (
+    *("a", "b", "a.b", "max_message", "link_buffer", "version", "name"),
+    *("ids", "delay", "ttl", "agent", "number", "age", "require"),
+)
 
 
 def deep(levels: int) -> list[Any]:

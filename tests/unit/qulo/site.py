@@ -15,12 +15,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import qulo
 from qulo import config
 from qulo.net.service import Service
+from qulo.protocol.storage import Store
+from qulo.store import open_store
 
 # Fast enough that a test of silence takes a second, slow enough for a busy machine.
 HEARTBEAT = "300ms"
@@ -46,6 +49,9 @@ class Site:
         self._addresses: dict[str, dict[str, str]] = {}
         self._under: dict[str, str] = {}
         self._keys: dict[str, str] = {}
+        self.open_store: Callable[[config.Settings], Store] = open_store
+        self.failures: dict[str, list[qulo.QuloError]] = {}
+        """By hub, what its store failed with."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,7 +63,7 @@ class Site:
 
     async def start(self, name: str, under: str | None = None, **keys: str) -> Service:
         """Start hub `name`: a master, or an agent `under` another hub; `keys` are configuration keys."""
-        service = self._listen(name, under, keys)
+        service = await self._listen(name, under, keys)
         if self._under[name]:
             service.dial()
             await until(lambda: service.connected)
@@ -65,7 +71,7 @@ class Site:
 
     async def start_agent(self, name: str, under: str, token: str | None, **keys: str) -> Service:
         """Start an agent that joins with a token, or without one is not waited for."""
-        service = self._listen(name, under, keys)
+        service = await self._listen(name, under, keys)
         if token is not None:
             await service.join(token)
         service.dial()
@@ -73,7 +79,7 @@ class Site:
             await until(lambda: service.connected)
         return service
 
-    def _listen(self, name: str, under: str | None, keys: dict[str, str]) -> Service:
+    async def _listen(self, name: str, under: str | None, keys: dict[str, str]) -> Service:
         self._under[name] = under or self._under.get(name, "")
         program = "qagent" if self._under[name] else "qmaster"
         ports = self._addresses.get(name, {"listen": "tcp://127.0.0.1:0", "publish": "tcp://127.0.0.1:0"})
@@ -92,8 +98,11 @@ class Site:
             settings |= {"name": name, "master": self._addresses[self._under[name]]["listen"]}
         file = self.path / f"{name}.yaml"
         file.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
-        service = Service(config.load(program, str(file), environ={}, uid=0), qulo.__version__)
+        loaded = config.load(program, str(file), environ={}, uid=0)
+        failures = self.failures.setdefault(name, [])
+        service = Service(loaded, qulo.__version__, partial(self.open_store, loaded), failures.append)
         self.services[name] = service
+        await service.keep()
         service.listen()
         self._addresses[name] = dict(service.addresses)
         return service

@@ -173,7 +173,7 @@ def test_an_agent_takes_one_address_or_a_list_of_its_master(tmp_path: Path) -> N
         ("max_message: -1", "FILE:1:14: max_message: expected a size such as"),
         (
             "heartbeat: 0",
-            "FILE:1:12: heartbeat: expected a duration such as 500ms, 2s, 5m or 1h, from 50ms to 1h",
+            "FILE:1:12: heartbeat: expected a duration such as 500ms, 2s, 5m, 1h or 7d, from 50ms to 1h",
         ),
         ("heartbeat: 2 weeks", "FILE:1:12: heartbeat: expected a duration"),
         ("max_pending: 0", "FILE:1:14: max_pending: expected a whole number, 1 or more, found '0'"),

@@ -172,8 +172,8 @@ def test_one_command_on_the_master_and_one_on_the_host(place: Place) -> None:
     secrets = [text, *(key.secret.decode() for key in (decode(text).key, *map(curve.load_key, own)))]
     for path in place.path.rglob("*"):
         if path.is_file() and path.suffix != ".key":
-            content = path.read_text()
-            assert not [secret for secret in secrets if secret in content], path
+            content = path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
 
 
 def test_every_bad_token_is_one_line_an_exit_code_and_no_daemon(place: Place) -> None:

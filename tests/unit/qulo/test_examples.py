@@ -97,6 +97,26 @@ def _blocking_client(hub: Hub) -> None:
     ]
 
 
+def _orders(hub: Hub) -> None:
+    hub.bus.request("$qulo.stream.add", {"name": "ORDERS", "topics": ["orders.>"], "keep": "work"})
+    try:
+        assert _run(hub, "order_putter") == "10 orders are stored, 0 were there already\n"
+        assert _run(hub, "order_putter") == "0 orders are stored, 10 were there already\n"
+        assert _run(hub, "order_worker", "--orders", "10").splitlines() == [
+            "orders.new 5: order 4 has no address",
+            "orders.new 10: order 9 has no address",
+            "10 orders are done with",
+        ]
+        letters = hub.bus.request("$qulo.stream.dead.ls", {})["letters"]
+        assert [letter["reason"] for letter in letters] == ["order 4 has no address", "order 9 has no address"]
+        for letter in letters:
+            hub.bus.request("$qulo.stream.dead.purge", {"number": letter["number"]})
+    finally:
+        hub.bus.request("$qulo.stream.rm", {"stream": "ORDERS"})
+    done = hub.run(*_argv("order_putter"))
+    assert (done.returncode, done.stderr[:15]) == (1, b"no stream yet: ")
+
+
 def _runs(pid: int) -> bool:
     try:
         # Of a process that ended and was not waited for yet (the daemon is init's child) nothing else is left.
@@ -126,6 +146,8 @@ EACH: dict[str, Callable[[Hub], None]] = {
     "host_metrics": _host_metrics,
     "worker_group": _worker_group,
     "blocking_client": _blocking_client,
+    "order_putter": _orders,
+    "order_worker": _orders,
     "demo": _demo,
 }
 

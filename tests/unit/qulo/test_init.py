@@ -15,7 +15,9 @@ PUBLIC = [
     "BadTopic",
     "BadVersion",
     "Bus",
+    "Consumer",
     "DeadlineExceeded",
+    "Delivery",
     "Denied",
     "Disconnected",
     "EndpointError",
@@ -23,6 +25,7 @@ PUBLIC = [
     "HandlerError",
     "Message",
     "NoResponders",
+    "NoStream",
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
@@ -30,6 +33,10 @@ PUBLIC = [
     "RequestError",
     "Responder",
     "ResponderLost",
+    "StoreFailed",
+    "StoreFull",
+    "Stored",
+    "StoredMessage",
     "Subscription",
     "TooLarge",
     "__version__",
@@ -38,7 +45,10 @@ PUBLIC = [
     "sync",
 ]
 
-BUS = ["close", "connected", "flush", "open", "publish", "request", "request_many", "respond", "subscribe", "url"]
+BUS = [
+    *("close", "connected", "consume", "flush", "open", "publish", "put", "read"),
+    *("request", "request_many", "respond", "subscribe", "url"),
+]
 
 
 def test_the_public_names_are_these() -> None:

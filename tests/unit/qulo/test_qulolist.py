@@ -145,5 +145,38 @@ def test_an_agent_says_whether_its_master_is_there(capsys: pytest.CaptureFixture
 
 
 def test_names_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    _shown(_peer(version="\33[2J"))
-    assert "\33" not in capsys.readouterr().out
+    _shown(_peer(version="\33[2J\u202eabc\u200b"))
+    out = capsys.readouterr().out
+    assert "\\x1b[2J\\u202eabc\\u200b" in out
+    assert out.replace("\n", "").isprintable()
+
+
+@pytest.fixture
+def orders(hub: Hub) -> Iterator[str]:
+    """A stream with a message that one group has not acked."""
+    hub.bus.request("$qulo.stream.add", {"name": "ORDERS", "topics": ["orders.>"]})
+    hub.bus.put("orders.new", b"x")
+    with hub.bus.consume("ORDERS", group="g"):
+        pass
+    yield "ORDERS"
+    hub.bus.request("$qulo.stream.rm", {"stream": "ORDERS"})
+
+
+def test_streams_are_a_section_of_their_own(hub: Hub, orders: str) -> None:
+    code, out, err = _list(hub, "--streams")
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()[2:]] == [
+        ["STREAM", "KEEP", "TOPICS", "MESSAGES", "BYTES", "LAST", "GROUPS", "PENDING"],
+        [orders, "limits", "orders.>", "1", "11", "1", "1", "1"],
+    ]
+    entries = [json.loads(line) for line in _list(hub, "--streams", "--json")[1].splitlines()]
+    assert [entry["type"] for entry in entries] == ["hub", "stream"]
+    assert (entries[1]["name"], entries[1]["groups"][0]["group"]) == (orders, "g")
+    assert any(line.startswith(orders) for line in _list(hub)[1].splitlines())  # among everything
+    assert _list(hub, "--streams", "X*")[0] == 4
+
+
+def test_streams_are_not_the_local_hubs(hub: Hub) -> None:
+    code, _out, err = _list(hub, "--local", "--streams")
+    assert code == 64
+    assert "--streams are the site's" in err

@@ -48,7 +48,7 @@ def bus(hub: Hub) -> Iterator[sync.Bus]:
 def test_it_has_the_verbs_of_the_client_with_their_arguments() -> None:
     missing = [name for name in vars(client.Bus) if name[0] != "_" and not hasattr(sync.Bus, name)]
     assert missing == ["open"]  # connect does it
-    for verb in ("publish", "subscribe", "respond", "request", "request_many", "flush"):
+    for verb in ("publish", "subscribe", "respond", "request", "request_many", "flush", "put", "consume", "read"):
         theirs = inspect.signature(getattr(client.Bus, verb)).parameters
         ours = inspect.signature(getattr(sync.Bus, verb)).parameters
         assert {**ours, **theirs}.keys() == ours.keys()

@@ -85,3 +85,31 @@ def knock(keyed: Hub, tmp_path: Path) -> Callable[[], str]:
         return curve.fingerprint(key.public)
 
     return knocks
+
+
+@pytest.fixture
+def typed(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Carry out a command line on the session's hub, which keeps streams."""
+    monkeypatch.setenv("QULO_URL", hub.url)
+
+    def call(*argv: str) -> Done:
+        capsys.readouterr()
+        try:
+            code = cli.main(argv)
+        except SystemExit as ended:  # argparse
+            code = int(ended.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def orders(hub: Hub) -> Iterator[str]:
+    """A stream of that hub, for orders.>, which gives up after two tries; all streams and dead letters go again."""
+    stream = "$qulo.stream"
+    hub.bus.request(f"{stream}.add", {"name": "ORDERS", "topics": ["orders.>"], "max_tries": 2})
+    yield "ORDERS"
+    for row in hub.bus.request(f"{stream}.ls", {}):
+        hub.bus.request(f"{stream}.rm", {"stream": row["name"]})
+    for letter in hub.bus.request(f"{stream}.dead.ls", {})["letters"]:
+        hub.bus.request(f"{stream}.dead.purge", {"number": letter["number"]})

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from qulo.net import curve
 from tests.unit.qulo.cli.conftest import Cli
+from tests.unit.qulo.conftest import Hub
 
 Knock = Callable[[], str]
 
@@ -48,6 +50,34 @@ def test_a_key_is_pending_accepted_revoked_and_forgotten(run: Cli, knock: Knock)
     assert states(run) == {mine: ("accepted", "web2")}
     assert run("keys", "delete", "web2") == (0, "", "")
     assert states(run) == {}
+
+
+def test_the_hubs_own_key_changes_in_steps(run: Cli, knock: Knock, keyed: Hub) -> None:
+    assert run("keys", "rotate", "--status") == (0, "", "")
+    done = run("keys", "rotate", "--finish")
+    why = "no change of keys is under way: `qulo keys rotate` begins one"
+    assert done == (64, "", f"qulo: {why}\n")
+    assert run("keys", "rotate", "web1") == (64, "", "qulo: qulo keys rotate takes no 'web1'\n")
+    assert run("keys", "accept", knock(), "--name", "web1").code == 0
+    begun = run("keys", "rotate")
+    assert re.fullmatch(r"the next key is [0-9a-f]{32}; 0 of 1 know it\nmissing: web1\n", begun.out)
+    assert begun.code == 0
+    assert run("keys", "rotate", "--status").out == begun.out
+    told = json.loads(run("keys", "rotate", "--status", "--json").out)
+    assert (told["accepted"], told["missing"]) == (1, ["web1"])
+    again = run("keys", "rotate")
+    assert (again.code, again.err) == (64, "qulo: a change of keys is under way already: finish or abort it\n")
+    unfinished = run("keys", "rotate", "--finish")
+    assert unfinished.code == 64
+    assert "not told yet: web1; wait for them, or finish with --force" in unfinished.err
+    assert run("keys", "rotate", "--abort") == (0, "", "")
+    assert run("keys", "rotate", "--status") == (0, "", "")
+    before = (keyed.place / "data" / "master.pub").read_text()
+    next_key = run("keys", "rotate").out.split()[4].rstrip(";")
+    assert run("keys", "rotate", "--finish", "--force") == (0, "", "")
+    now = (keyed.place / "data" / "master.pub").read_text()
+    assert (now != before, curve.fingerprint(now.strip().encode())) == (True, next_key)
+    knock()  # it is what strangers see, too
 
 
 def test_a_rejected_key_stays_refused(run: Cli, knock: Knock) -> None:

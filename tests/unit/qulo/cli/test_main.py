@@ -19,6 +19,7 @@ from qulo.errors import (
     EndpointError,
     HandlerError,
     NoResponders,
+    NoStream,
     OutcomeUnknown,
     ResponderLost,
     UsageError,
@@ -80,6 +81,7 @@ def test_wrong_usage_is_64_and_one_line(
         (ResponderLost(), 1),
         (DeadlineExceeded(), 3),
         (NoResponders(), 4),
+        (NoStream(), 4),
         (UsageError(), 64),
         (EndpointError(), 69),
         (Disconnected(), 69),
@@ -141,3 +143,8 @@ def test_a_key_that_is_not_accepted_is_77(hub: Hub, curve: tuple[str, ...], shor
     done = hub.run("qulo", *curve, "--timeout", "0.5", "--key", key, "pub", "a", "b")
     assert b"does not accept our key" in done.stderr
     assert done.returncode == 77
+
+
+def test_a_full_disk_is_one_line_and_1(hub: Hub) -> None:
+    done = hub.run("sh", "-c", "qulo request '$qulo.local.list' --json > /dev/full")
+    assert (done.returncode, done.stderr) == (1, b"qulo: [Errno 28] No space left on device\n")

@@ -17,6 +17,7 @@ import qulo
 from qulo.net import curve
 from qulo.net.service import Service
 from qulo.protocol import wire
+from qulo.protocol.offenders import BAD_FRAMES
 from tests.unit.qulo.aio_tools import _run
 from tests.unit.qulo.site import Site, until
 
@@ -200,6 +201,29 @@ async def _stream(boss: qulo.Bus) -> int:
         await asyncio.sleep(0.002)
     await boss.flush()
     return count
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_sub_that_asks_for_what_nobody_granted_is_cut_and_the_others_go_on(tied: bool) -> None:
+    async def story() -> None:
+        async with world() as (_, service, raw, boss), boss.subscribe("open.>") as sub:
+            events = raw.sub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            token = await raw.greet()
+            if tied:
+                raw.sub.setsockopt(zmq.SUBSCRIBE, wire.session_key(token))
+                await until(lambda: any(session.tied for session in service.hub.sessions.values()))
+            for number in range(2 * BAD_FRAMES):
+                raw.sub.setsockopt(zmq.SUBSCRIBE, b"none.%d" % number)
+            assert await events.poll(5000)
+            raw.sub.disable_monitor()
+            events.close()
+            assert service.hub.counters.bad_frames <= BAD_FRAMES + 1
+            await boss.publish("open.news", b"still here")
+            item = await sub.next(5)
+            assert isinstance(item, qulo.Message)
+            assert item.body == b"still here"
+
+    _run(story())
 
 
 def test_every_port_denies_whoever_has_no_key_or_an_unknown_one(tmp_path: Path) -> None:

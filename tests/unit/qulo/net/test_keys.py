@@ -252,8 +252,6 @@ def test_a_reload_takes_over_what_was_put_there_by_hand(some: Keys, tmp_path: Pa
 @pytest.mark.parametrize(
     ("file", "content", "why"),
     [
-        ("accepted/web1.pub", "nonsense", r"web1\.pub: not a public key"),
-        ("accepted/Web 1.pub", "", r"a key file is named NAME\.pub"),
         ("data/refused/x.pub", "nonsense", r"x\.pub: not a public key"),
         ("data/tokens/1.json", "{", r"1\.json: not a token's file \(.*\); remove it"),
         ("data/tokens/1.json", "[]", "not a token's file"),
@@ -272,6 +270,45 @@ def test_a_bad_file_is_named_and_changes_nothing(some: Keys, tmp_path: Path, fil
         some.load()
     assert some.principal(who, "") == "db1"
     assert ticket.public in some.tickets
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("web1.pub", "nonsense", "web1.pub: not a public key"),
+        ("Web 1.pub", "", "a key file is named NAME.pub"),
+        ("hub.pub", "KEY", "hub is what this hub itself is called"),
+        ("zz.pub", "DB1", "this key is db1's already"),
+    ],
+)
+def test_one_bad_file_lets_nobody_in_and_keeps_nobody_out(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, file: str, content: str, why: str
+) -> None:
+    accepted = tmp_path / "accepted"
+    accepted.mkdir()
+    old, new = key(), key()
+    (accepted / "db1.pub").write_bytes(old)
+    keys = Keys(accepted, tmp_path / "data", clock, "hub")
+    keys.load()
+    (accepted / file).write_text(content.replace("KEY", key().decode()).replace("DB1", old.decode()))
+    (accepted / "new.pub").write_bytes(new)
+    keys.load()
+    assert keys.accepted == {old: "db1", new: "new"}
+    (said,) = [text for text in caplog.messages if "is left out, the others hold" in text]
+    assert why in said
+    assert file in said
+
+
+def test_a_key_whose_file_is_bad_by_now_lets_nobody_in(tmp_path: Path, clock: Clock) -> None:
+    accepted = tmp_path / "accepted"
+    accepted.mkdir()
+    who = key()
+    (accepted / "db1.pub").write_bytes(who)
+    keys = Keys(accepted, tmp_path / "data", clock, "hub")
+    keys.load()
+    (accepted / "db1.pub").write_bytes(who[:20])
+    keys.load()
+    assert keys.principal(who, "") is None
 
 
 def test_a_refused_key_that_is_put_there_by_hand_stays_refused_and_the_log_says_so(

@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -212,8 +213,9 @@ CUTS = 20
 class _Cutter:
     """Cuts every connection again and again, at moments that do not depend on the traffic."""
 
-    def __init__(self, proxy: Proxy, *buses: qulo.Bus) -> None:
-        self._proxy, self._buses = proxy, buses
+    def __init__(self, proxy: Proxy, states: Counter[str], *buses: qulo.Bus) -> None:
+        """`states` counts what the buses say of themselves."""
+        self._proxy, self._states, self._buses = proxy, states, buses
         self._dice = random.Random(1)
         self.cuts = 0
 
@@ -222,20 +224,30 @@ class _Cutter:
             await until(lambda: all(bus.connected for bus in self._buses))
             for _ in range(self._dice.randrange(10)):
                 await asyncio.sleep(0)
+            noticed = self._states["disconnected"] + len(self._buses)
             self._proxy.cut()
             self.cuts += 1
-            await until(lambda: not any(bus.connected for bus in self._buses))
+            # By count: one may be back before another has noticed.
+            await until(partial(self._have_noticed, noticed))
+
+    def _have_noticed(self, times: int) -> bool:
+        return self._states["disconnected"] >= times
 
 
 @contextlib.asynccontextmanager
 async def cut_again_and_again(site: Site) -> AsyncIterator[tuple[qulo.Bus, qulo.Bus, asyncio.Task[None]]]:
     """Two programs whose connections are cut while the story runs; it awaits the cutting."""
+    states: Counter[str] = Counter()
+
+    def count(state: str) -> None:
+        states[state] += 1
+
     async with (
         behind_proxy(site) as proxy,
-        qulo.connect(proxy.url) as here,
-        qulo.connect(proxy.url) as there,
+        qulo.connect(proxy.url, on_state=count) as here,
+        qulo.connect(proxy.url, on_state=count) as there,
     ):
-        cutting = asyncio.create_task(_Cutter(proxy, here, there).run())
+        cutting = asyncio.create_task(_Cutter(proxy, states, here, there).run())
         try:
             yield here, there, cutting
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qulo.errors import Disconnected, ProtocolError, QuloError
 from qulo.protocol import events
@@ -249,6 +249,48 @@ class Program(Dialler):
         sid = self.link.join(pattern, group)
         self.turn()
         return sid
+
+    def put(self, topic: str, *bodies: bytes | str, **extra: Any) -> list[int]:
+        """Put each body; returns the numbers of the puts."""
+        rids = [
+            self.link.put(topic, 0, body if isinstance(body, bytes) else body.encode(), extra or None)
+            for body in bodies
+        ]
+        self.turn()
+        return rids
+
+    def put_answers(self, rids: list[int]) -> list[tuple[str, int, bool] | str | None]:
+        """Of each put: (at, number, duplicate), the code of its error, or None."""
+        found: dict[int, tuple[str, int, bool] | str] = {}
+        for event in self.events:
+            if isinstance(event, events.Stored):
+                for i in range(event.amount):
+                    seq = event.seq + i if event.seq else 0
+                    assert event.rid + i not in found
+                    found[event.rid + i] = (event.at, seq, event.duplicate)
+            elif isinstance(event, events.Unstored):
+                found |= dict.fromkeys(range(event.rid, event.rid + event.amount), event.code)
+        return [found.get(rid) for rid in rids]
+
+    def consume(
+        self, stream: str, group: str = "g", prefetch: int = 100, lease: float = 30.0, start: str = "first"
+    ) -> int:
+        """Become a consumer."""
+        sid = self.link.consume(stream, group, prefetch, int(lease * 1000), start)
+        self.turn()
+        return sid
+
+    def delivered(self, sid: int) -> list[tuple[int, str, int, bool]]:
+        """Since the last look: (number, body, tries, redelivered)."""
+        mine = [e for e in self.events if isinstance(e, events.Deliver) and e.sid == sid]
+        self.events = [e for e in self.events if e not in mine]
+        return [(e.seq + i, body.decode(), e.tries, e.redelivered) for e in mine for i, body in enumerate(e.bodies)]
+
+    def ack(self, sid: int, *seqs: int) -> None:
+        """These are done."""
+        for seq in seqs:
+            self.link.ack(sid, seq)
+        self.turn()
 
     def serve(self, pattern: str, answer: Callable[[events.Call], bytes | None]) -> int:
         """Answer requests; None is no answer."""

@@ -16,13 +16,18 @@ import random
 from typing import Any
 
 from qulo.errors import Disconnected
+from qulo.protocol import spool
 from qulo.protocol.events import Event
 from qulo.protocol.hub import Hub
+from qulo.protocol.journal import Batch
 from qulo.protocol.link import Identity, Link
 from qulo.protocol.ports import Limits, Note
 from qulo.protocol.relay import Relay
 from qulo.protocol.report import LIST, LOCAL_LIST, report
 from qulo.protocol.session import Session
+from qulo.protocol.spool import Spool
+from qulo.protocol.storage import Store
+from qulo.protocol.streams import Streams, load
 from qulo.protocol.tracker import Item, Tracker
 from tests.unit.qulo.protocol.fake_link import Connection, Dialler, Program
 
@@ -39,7 +44,11 @@ class Up(Dialler):
     def __init__(self, net: Net, host: Host, master: Host) -> None:
         super().__init__(net, master, Link(Identity(b"", host.name, "agent"), net.limits), local=False)
         self.host = host
-        self.relay = Relay(self.link)
+        self.spool = None
+        if host.disk is not None:
+            self.spool = Spool(self.link, host.notes.append)
+            self.spool.adopt(spool.load(host.disk))
+        self.relay = Relay(self.link, self.spool)
         self.relay.attach(host.hub)
 
     def deliver(self, events: list[Event], items: list[tuple[Tracker, Item]]) -> None:
@@ -56,8 +65,10 @@ class Up(Dialler):
 class Host:
     """Drives a Hub as `qulo.net.hub` does; with a master it is an agent's."""
 
-    def __init__(self, net: Net, name: str, master: Host | None) -> None:
-        self.net, self.name, self.master = net, name, master
+    def __init__(self, net: Net, name: str, master: Host | None, disk: Store | None = None) -> None:
+        self.net, self.name, self.master, self.disk = net, name, master, disk
+        self.disk_is_slow = False  # batches stay under way until `sync`
+        self.under_way: Batch | None = None
         self.connections: dict[tuple[int, bytes], Connection] = {}
         self.notes: list[Note] = []
         self.running = True
@@ -71,6 +82,10 @@ class Host:
         self.hub.system |= dict.fromkeys((LIST, LOCAL_LIST), self._report)
         self.local, self.remote = self.hub.add_listener(True, 0), self.hub.add_listener(False, 1)
         self.up = Up(self.net, self, self.master) if self.master is not None else None
+        self.under_way = None
+        if self.disk is not None and self.master is None:
+            streams = self.hub.keep_streams()
+            streams.adopt(load(self.disk, streams.wall(self.net.now)), self.disk.marks(), self.net.now)
         self.running = True
 
     def _report(self, _asker: Session, _argument: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +156,7 @@ class Host:
             return
         again = True
         while again:
+            self._turn_store()
             if self.up is not None:
                 self.up.send()
             again = self.hub.flush()
@@ -150,6 +166,36 @@ class Host:
                         connection.publish(frame)
             self._send()
         self.notes += self.hub.take_notes()
+
+    @property
+    def core(self) -> Streams | Spool | None:
+        """What uses the disk."""
+        return self.up.spool if self.up is not None else self.hub.streams
+
+    def _turn_store(self) -> None:
+        core = self.core
+        if core is None:
+            return
+        core.turn(self.net.now)
+        while self.under_way is None and (batch := core.journal.take()) is not None:
+            self.under_way = batch
+            if not self.disk_is_slow:
+                self._carry_out()
+                core.turn(self.net.now)
+
+    def _carry_out(self) -> None:
+        assert self.under_way is not None
+        assert self.disk is not None
+        assert self.core is not None
+        batch, self.under_way = self.under_way, None
+        self.core.journal.done(batch.carry_out(self.disk), self.net.now)
+        self.hub.go_on(self.net.now)
+
+    def sync(self) -> None:
+        """What is under way to the disk gets there."""
+        if self.under_way is not None:
+            self._carry_out()
+        self.flush()
 
     def _send(self) -> None:
         refused: dict[tuple[int, bytes], int] = {}
@@ -188,9 +234,9 @@ class Net:
         self.hosts: list[Host] = []
         self.programs: list[Program] = []
 
-    def host(self, name: str, master: Host | None = None) -> Host:
-        """A hub, with a master an agent's."""
-        host = Host(self, name, master)
+    def host(self, name: str, master: Host | None = None, disk: Store | None = None) -> Host:
+        """A hub, with a master an agent's; with a disk it keeps streams, or a spool."""
+        host = Host(self, name, master, disk)
         self.hosts.append(host)
         self.settle()
         return host

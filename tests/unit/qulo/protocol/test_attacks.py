@@ -118,7 +118,7 @@ def test_whose_sessions_are_slow_again_and_again_stops_nobody() -> None:
         for number in range(60):
             good.publish("a", "x" * 3000 + str(number))
             net.settle()
-        while hub.hub.blocked and net.now - began < 10:
+        while hub.hub.intake.blocked and net.now - began < 10:
             net.advance(0.5)
         waited = net.now - began
         assert waited <= (limits.slow_after + 1 if turn == 0 else 1), turn

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgpack
+import pytest
+
 from qulo.errors import BadTopic, NoResponders, Overloaded, ResponderLost
 from qulo.protocol import events, wire
 from qulo.protocol.events import Asked
+from qulo.protocol.hub import LONGEST
+from qulo.protocol.permissions import PING
 from qulo.protocol.ports import Limits
 from qulo.protocol.report import LIST
 from tests.unit.qulo.protocol.fake_link import Program
 from tests.unit.qulo.protocol.fake_net import Host, Net
+from tests.unit.qulo.protocol.test_hub import hello, make_hub, say
 
 
 def world(responders: int, limits: Limits | None = None) -> tuple[Net, Host, Program, list[Program]]:
@@ -213,3 +219,65 @@ def test_a_request_that_was_given_up_is_not_sent_again_after_a_reconnect() -> No
     net.advance(3)
     assert called == [b"fresh"]
     assert fresh != stale
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (wire.PACKED, wire.pack({"name": "other", "version": "1", "executor": "ok"})),
+        (wire.RAW, b"other"),
+        (wire.PACKED, b"\xc1"),
+        (wire.PACKED, wire.pack(["other"])),
+        (wire.PACKED, b"\x90" * 5000),
+    ],
+)
+def test_a_host_answers_a_ping_in_its_own_name(kind: int, body: bytes) -> None:
+    hub, listener = make_hub()
+    say(hub, listener, hello(instance=b"theagent", kind="agent"), user="web1#1", route=b"a")
+    say(hub, listener, [wire.RESPOND, 1, PING], number=1, user="web1#1", route=b"a")
+    say(hub, listener, hello(), user="me#2", route=b"p")
+    told = say(hub, listener, [wire.REQUEST, 5, PING, 1000, True, 0, b""], number=1, user="me#2", route=b"p")
+    (call,) = [record for record in told if record[0] == wire.CALL]
+    told = say(hub, listener, [wire.REPLY, call[1], "", kind, body], number=2, user="web1#1", route=b"a")
+    (answer,) = [record for record in told if record[0] == wire.ANSWER]
+    said = msgpack.unpackb(answer[4])
+    assert said["name"] == "web1"
+    assert said.get("executor") == ("ok" if b"executor" in body else None)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(10**15, LONGEST), (-5, 0), (1000, 1000)])
+def test_a_request_is_remembered_for_a_day_at_most(asked: int, kept: int) -> None:
+    hub, listener = make_hub()
+    say(hub, listener, hello(instance=b"answerer"), user="r#1", route=b"r")
+    say(hub, listener, [wire.RESPOND, 1, "svc"], number=1, user="r#1", route=b"r")
+    say(hub, listener, hello(), user="me#2", route=b"p")
+    told = say(hub, listener, [wire.REQUEST, 5, "svc", asked, False, 0, b""], number=1, user="me#2", route=b"p")
+    (call,) = [record for record in told if record[0] == wire.CALL]
+    assert call[4] == kept
+    (pending,) = hub.calls.pending.values()
+    assert pending.deadline == 1.0 + kept / 1000
+
+
+def test_what_an_agent_passes_on_of_a_host_below_it_is_in_both_names() -> None:
+    hub, listener = make_hub()
+    say(hub, listener, hello(instance=b"theagent", kind="agent"), user="web1#1", route=b"a")
+    say(hub, listener, [wire.RESPOND, 1, PING], [wire.RESPOND, 9, PING], number=1, user="web1#1", route=b"a")
+    say(hub, listener, hello(), user="me#2", route=b"p")
+    told = say(hub, listener, [wire.REQUEST, 5, PING, 1000, True, 0, b""], number=1, user="me#2", route=b"p")
+    calls = [record[1] for record in told if record[0] == wire.CALL]
+    pong = wire.pack({"name": "web2"})
+    replies = [[wire.REPLY, call, "", wire.PACKED, pong] for call in calls]
+    told = say(hub, listener, *replies, number=2, user="web1#1", route=b"a")
+    names = [msgpack.unpackb(record[4])["name"] for record in told if record[0] == wire.ANSWER]
+    assert sorted(names) == ["web1", "web1/web2"]
+
+
+def test_an_error_instead_of_a_pong_keeps_its_text() -> None:
+    hub, listener = make_hub()
+    say(hub, listener, hello(instance=b"theagent", kind="agent"), user="web1#1", route=b"a")
+    say(hub, listener, [wire.RESPOND, 1, PING], number=1, user="web1#1", route=b"a")
+    say(hub, listener, hello(), user="me#2", route=b"p")
+    told = say(hub, listener, [wire.REQUEST, 5, PING, 1000, True, 0, b""], number=1, user="me#2", route=b"p")
+    (call,) = [record[1] for record in told if record[0] == wire.CALL]
+    told = say(hub, listener, [wire.REPLY, call, "failed", 0, b"why"], number=2, user="web1#1", route=b"a")
+    assert [record[2:] for record in told if record[0] == wire.ANSWER] == [["failed", 0, b"why"]]

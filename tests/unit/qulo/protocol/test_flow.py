@@ -38,7 +38,7 @@ def test_publishers_wait_for_a_healthy_subscriber_and_nothing_is_lost() -> None:
     for number in range(60):
         p.publish("a", str(number))
         net.settle()
-    assert hub.hub.blocked
+    assert hub.hub.intake.blocked
     assert hub.session(p).parked
     s.wire.paused.clear()
     net.settle()
@@ -120,7 +120,7 @@ def test_heartbeats_and_subscriptions_pass_a_hub_that_holds_publishers_back() ->
     other = net.program("other", hub)
     tracker = other.subscribe("b")
     net.settle()
-    assert hub.hub.blocked
+    assert hub.hub.intake.blocked
     assert tracker.state is State.LIVE
 
 
@@ -324,4 +324,4 @@ def test_the_smallest_high_water_is_slow_and_no_deadlock(high_water: int) -> Non
         net.settle()
     net.advance(30)
     assert s.texts(tracker) == [str(number) for number in range(10)]
-    assert not hub.hub.blocked
+    assert not hub.hub.intake.blocked

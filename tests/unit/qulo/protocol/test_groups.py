@@ -122,7 +122,7 @@ def test_publishers_wait_while_all_members_are_full() -> None:
     for number in range(40):
         p.publish("jobs.x", f"{number:04}" * 250)
         net.settle()
-    assert hub.hub.blocked
+    assert hub.hub.intake.blocked
     assert hub.session(worker).channel.bytes < HARD_BOUND * limits.link_buffer
     worker.wire.paused.clear()
     net.settle()

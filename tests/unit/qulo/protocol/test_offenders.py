@@ -145,3 +145,40 @@ def test_a_link_whose_connection_is_ignored_comes_back_by_itself_and_misses_noth
     net.advance(10 * net.limits.heartbeat)
     assert s.texts(tracker) == [str(number) for number in range(20)]
     assert hub.session(s).life is Life.UP
+
+
+# -- SUBs that no session has
+
+
+def subscriptions(hub: Hub, listener: Listener, count: int, message: bytes = b"\x01none", user: str = "spy#9") -> None:
+    for _ in range(count):
+        hub.subscription_received(listener, user, message, 1.0)
+
+
+@pytest.mark.parametrize("message", [b"\x01none", b"\x00none", b"", b"talk", b"\x01$qulo.s.00\0"])
+def test_a_sub_that_is_no_sessions_is_ignored_after_so_many_messages(message: bytes) -> None:
+    hub, listener, _ = connected()
+    subscriptions(hub, listener, BAD_FRAMES, message)
+    assert not listener.strangers.ignored
+    subscriptions(hub, listener, 100, message)
+    assert hub.counters.bad_frames == BAD_FRAMES + 1
+    assert listener.strangers.ignored.keys() == {b"spy#9"}
+    assert [note.text for note in hub.take_notes() if note.level == "error"] == [
+        f"a SUB of spy is ignored: more than {BAD_FRAMES} subscriptions that nobody granted within {BAD_WITHIN:g} s"
+    ]
+
+
+def test_a_sessions_sub_may_ask_for_what_it_was_granted_and_take_it_back_as_often_as_it_likes() -> None:
+    hub, listener, session = connected()
+    assert hub.subscription_received(listener, "me#2", b"\x01" + wire.session_key(session.token), 1.0)
+    say(hub, listener, [wire.SUBSCRIBE, 1, "a", None], number=1)
+    for _ in range(BAD_FRAMES):
+        assert hub.subscription_received(listener, "me#2", b"\x01.a\0", 1.0)
+        assert not hub.subscription_received(listener, "me#2", b"\x00.a\0", 1.0)
+    assert hub.counters.bad_frames == 0
+
+
+def test_what_libzmq_says_of_a_sub_that_is_gone_is_nobodys_fault() -> None:
+    hub, listener, _ = connected()
+    subscriptions(hub, listener, 2 * BAD_FRAMES, b"\x00none", user="")
+    assert hub.counters.bad_frames == 0

@@ -130,7 +130,7 @@ def test_whatever_names_a_topic_on_its_way_up_needs_a_permission_and_has_a_refus
     naming = {
         number
         for number, verb in wire.VERBS.items()
-        if verb.direction == "up" and any(name in ("topic", "pattern") for name, _ in verb.fields)
+        if verb.direction == "up" and any(name in ("topic", "pattern", "stream") for name, _ in verb.fields)
     }
     assert naming == wire.NEEDS.keys() == REFUSALS.keys()
     assert naming <= HANDLERS.keys()

@@ -40,7 +40,7 @@ def test_a_fast_publisher_is_held_back_and_all_that_it_sent_comes_in_order_at_it
     sent = publish(net, p, 60)
     assert s.texts(tracker) == sent[:10]
     assert hub.session(p).parked
-    assert hub.hub.holding
+    assert hub.hub.intake.holding
     came = []
     for _ in range(4):
         net.advance(1)
@@ -48,7 +48,7 @@ def test_a_fast_publisher_is_held_back_and_all_that_it_sent_comes_in_order_at_it
     assert came == pytest.approx([20, 30, 40, 50], abs=2)
     net.advance(2)
     assert s.texts(tracker) == sent
-    assert not hub.hub.holding
+    assert not hub.hub.intake.holding
     assert not hub.session(p).parked
     assert hub.hub.counters.repairs == hub.hub.counters.dropped == hub.hub.counters.bad_frames == 0
     assert len(hub.said("max_rate")) == 1
@@ -80,7 +80,7 @@ def test_others_go_on_while_one_is_held_back_and_so_do_its_heartbeats() -> None:
     net.advance(4)
     assert hub.session(p).life is Life.UP
     assert hub.session(p).parked
-    assert not hub.hub.blocked
+    assert not hub.hub.intake.blocked
 
 
 def test_a_run_larger_than_the_rate_is_taken_whole_and_paid_off() -> None:
@@ -125,20 +125,20 @@ def test_the_limit_changes_while_it_runs_and_lifting_it_releases_who_is_held() -
     net.settle()
     sent = publish(net, p, 100)
     hub.hub.adopt(replace(LIMITS, max_rate=1000))
-    hub.hub.release(net.now)
+    hub.hub.intake.release(net.now)
     hub.flush()
     net.settle()
     net.advance(0.5)
     assert s.texts(tracker) == sent
     hub.hub.adopt(LIMITS)
     sent += publish(net, p, 100, first=100)
-    assert hub.hub.holding
+    assert hub.hub.intake.holding
     hub.hub.adopt(replace(LIMITS, max_rate=0))
     net.advance(0.5)
     assert s.texts(tracker) == sent
     assert hub.session(p).bucket is None
     publish(net, p, 100)
-    assert not hub.hub.holding
+    assert not hub.hub.intake.holding
 
 
 def test_a_limit_that_is_set_while_it_runs_holds() -> None:
@@ -148,7 +148,7 @@ def test_a_limit_that_is_set_while_it_runs_holds() -> None:
     publish(net, p, 50)
     hub.hub.adopt(LIMITS)
     publish(net, p, 50)
-    assert hub.hub.holding
+    assert hub.hub.intake.holding
 
 
 def test_reconnecting_loses_and_doubles_nothing_and_pays_no_debt() -> None:
@@ -193,6 +193,6 @@ def test_a_session_that_ends_while_it_is_held_back_leaves_nothing_behind() -> No
     net, hub, p, _ = world()
     publish(net, p, 50)
     hub.expire(p)
-    assert not hub.hub.holding
-    assert not hub.hub._parked
-    hub.hub.release(net.now)
+    assert not hub.hub.intake.holding
+    assert not hub.hub.intake.parked
+    hub.hub.intake.release(net.now)

@@ -212,7 +212,7 @@ def test_a_session_below_that_expired_gets_a_gap_for_what_was_not_wanted_meanwhi
 
 
 def test_runs_from_above_wait_for_a_lagging_program_and_overflow_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qulo.protocol.hub.ABOVE_LIMIT", 20_000)
+    monkeypatch.setattr("qulo.protocol.intake.ABOVE_LIMIT", 20_000)
     net, _, agent, up, down = site(Limits(high_water=32))
     tracker = down.subscribe("a")
     net.settle()
@@ -221,7 +221,7 @@ def test_runs_from_above_wait_for_a_lagging_program_and_overflow_is_a_gap(monkey
     for text in sent:
         up.publish("a", text)
         net.settle()
-    assert agent.hub.blocked
+    assert agent.hub.intake.blocked
     down.wire.paused.clear()
     net.advance(3)
     got = down.texts(tracker)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from qulo.protocol.report import report
+from qulo.protocol.permissions import Actor, Permissions, Rights, Rule
+from qulo.protocol.report import report, seen_by
 from tests.unit.qulo.protocol.fake_net import Host, Net
+from tests.unit.qulo.protocol.test_hub import hello, make_hub, say
 
 
 def world() -> tuple[Net, Host]:
@@ -63,3 +65,30 @@ def test_a_report_is_bounded_and_its_totals_are_true(monkeypatch: pytest.MonkeyP
     told = report(master.hub, net.now)
     assert (len(told["peers"]), len(told["topics"])) == (2, 2)
     assert (told["hub"]["peers"], told["hub"]["topics"]) == (3, 3)
+
+
+def test_an_agent_that_came_back_or_died_twice_is_told_once() -> None:
+    hub, listener = make_hub()
+    states = []
+    for number in range(3):
+        say(hub, listener, hello(instance=b"agent-%02d" % number, kind="agent"), user=f"web1#{number}", route=b"a")
+        states.append([peer["state"] for peer in report(hub, 1.0)["peers"]])
+        (session,) = hub.sessions.values()
+        hub.end(session, "expired", 1.0)
+        states.append([peer["state"] for peer in report(hub, 1.0)["peers"]])
+    assert states == [["up"], ["down"]] * 3
+
+
+def test_whoever_asks_hears_of_the_topics_that_it_may_subscribe_to_and_an_administrator_of_all() -> None:
+    net, master = world()
+    told = report(master.hub, net.now)
+    session = next(iter(master.hub.sessions.values()))
+    rules = Permissions([Rule(True, ("subscribe",), ("me",), ("x.a",))])
+    session.rights = Rights(rules, Actor("me", False))
+    seen = seen_by(session, told)
+    assert [topic["topic"] for topic in seen["topics"]] == ["x.a"]
+    assert seen["peers"] == told["peers"]
+    session.rights = Rights(rules, Actor("other", False))
+    assert seen_by(session, told)["topics"] == []
+    session.rights = Rights(rules, Actor("hub/local", True, admin=True))
+    assert seen_by(session, told) == told

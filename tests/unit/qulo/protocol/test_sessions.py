@@ -6,9 +6,11 @@ import pytest
 
 from qulo.protocol import events, wire
 from qulo.protocol.link import Phase
+from qulo.protocol.ports import Limits
 from qulo.protocol.tracker import State
 from tests.unit.qulo.protocol.fake_link import Program
 from tests.unit.qulo.protocol.fake_net import Host, Net
+from tests.unit.qulo.protocol.test_hub import hello, make_hub, say
 
 
 def world() -> tuple[Net, Host, Program, Program]:
@@ -89,6 +91,26 @@ def test_what_a_repair_had_on_its_way_does_not_end_the_repair_of_the_next_connec
     net.advance(6)
     assert s.texts(tracker) == ["1", "2", "3", "4"]
     assert s.gaps(tracker) == []
+
+
+def test_one_principal_has_so_many_sessions_and_no_more_and_others_have_theirs() -> None:
+    hub, listener = make_hub()
+    hub.adopt(Limits(max_sessions=3))
+
+    def greet(number: int, user: str) -> wire.Record:
+        records = say(hub, listener, hello(instance=b"inst-%03d" % number), user=user, route=b"%d" % number)
+        return records[0]
+
+    assert [greet(number, f"me#{number}")[0] for number in range(3)] == [wire.WELCOME] * 3
+    refused = greet(3, "me#3")
+    assert refused[:2] == [wire.REFUSED, "overloaded"]
+    assert "the limit is max_sessions: end some of them (qulolist), or raise it" in refused[2]
+    assert greet(4, "other#4")[0] == wire.WELCOME
+    say(hub, listener, [wire.BYE], user="me#1", route=b"1")
+    assert greet(5, "me#5")[0] == wire.WELCOME
+    assert greet(6, "me#6")[0] == wire.REFUSED
+    hub.adopt(Limits(max_sessions=4))
+    assert greet(6, "me#6")[0] == wire.WELCOME
 
 
 def test_a_half_open_connection_is_noticed_and_nothing_is_lost() -> None:

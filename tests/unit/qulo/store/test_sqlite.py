@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -166,8 +167,14 @@ def test_every_query_is_used_and_is_valid(path: str) -> None:
     db = Database(path)
     for name, sql in database.QUERIES.items():
         assert f'"{name}"' in source
-        db.connection.execute(f"EXPLAIN {sql}", [0] * sql.count("?")).close()
+        db.connection.execute(f"EXPLAIN {sql}", _values(sql)).close()
     db.close()
+
+
+def _values(sql: str) -> list[int]:
+    """One for each place, which may have a number and come again."""
+    numbered = [int(number) for number in re.findall(r"\?(\d)", sql)]
+    return [1] * (max(numbered) if numbered else sql.count("?"))
 
 
 @pytest.mark.parametrize(
@@ -176,11 +183,24 @@ def test_every_query_is_used_and_is_valid(path: str) -> None:
 def test_queries_use_the_index_that_is_there_for_them(path: str, name: str) -> None:
     db = Database(path)
     sql = database.QUERIES[name]
-    plan = [row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * sql.count("?"))]
+    plan = [row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}", _values(sql))]
     db.close()
     assert any("INDEX" in step or "PRIMARY KEY" in step for step in plan), plan
     assert not [step for step in plan if "TEMP B-TREE" in step]
     assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]
+
+
+@pytest.mark.parametrize("name", [name for name, sql in database.QUERIES.items() if sql.startswith(("DELETE", "--"))])
+def test_what_is_deleted_is_found_by_its_whole_key_and_not_by_looking_at_all_of_a_stream(path: str, name: str) -> None:
+    """`(stream, id) IN (SELECT …)` was planned as a walk over every id of the stream, for each step of a trimming."""
+    db = Database(path)
+    sql = database.QUERIES[name]
+    first = next(row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}", _values(sql)))
+    (table,) = re.findall(r"DELETE FROM (\w+)", sql)
+    key = [row[1] for row in db.connection.execute(f"PRAGMA table_info({table})") if row[5]]
+    db.close()
+    assert " PRIMARY KEY (" in first
+    assert "rowid" in first or all(f"{column}=?" in first or f"{column}>?" in first for column in key), first
 
 
 # -- failing ----------------------------------------------------------------------------------------------------------
