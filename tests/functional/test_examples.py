@@ -92,6 +92,20 @@ def blocking_client(site: Cluster) -> None:
     ]
 
 
+def orders(site: Cluster) -> None:
+    made = site.run(MASTER, "qulo", "stream", "add", "ORDERS", "orders.>", "--keep", "work")
+    assert made.code == 0, made
+    assert run(site, "agent1", "order_putter") == ["10 orders are stored, 0 were there already"]
+    assert run(site, "agent2", "order_putter") == ["0 orders are stored, 10 were there already"]
+    assert run(site, "agent3", "order_worker", "--orders", "10") == [
+        "orders.new 5: order 4 has no address",
+        "orders.new 10: order 9 has no address",
+        "10 orders are done with",
+    ]
+    dead = site.run(MASTER, "qulo", "dead", "ls", "--stream", "ORDERS")
+    assert len(dead.out.splitlines()) == 2, dead
+
+
 STORIES: dict[str, Callable[[Cluster], None]] = {
     "publish": publish_and_subscribe,
     "subscribe": publish_and_subscribe,
@@ -100,6 +114,8 @@ STORIES: dict[str, Callable[[Cluster], None]] = {
     "host_metrics": host_metrics,
     "worker_group": worker_group,
     "blocking_client": blocking_client,
+    "order_putter": orders,
+    "order_worker": orders,
 }
 
 
