@@ -13,8 +13,17 @@ RUNS ?= 1000000
 SECONDS ?= 0
 SEED ?= 0
 
+# What `make simulate` plays: so many seeds from the first one on, in so many processes.
+SEEDS ?= 10000
+FIRST ?= 0
+JOBS ?= 1
+
+# `make faults` goes on until so many were killed and for MINUTES at least; `make soak` goes on for MINUTES, or 30.
+KILLS ?= 500
+MINUTES ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help install venv check test test-docker test-host demo bench fuzz clean
+.PHONY: help install venv check test test-docker test-host simulate demo bench fuzz faults soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +62,9 @@ test-docker: $(STAMP) ## the functional tests in containers (tests/functional/en
 test-host: $(STAMP) ## the functional tests on this host, in temporary directories, without root
 	QULO_FT_ENVIRONMENT=host $(BIN)/python -m pytest -q tests/functional
 
+simulate: $(STAMP) ## play whole sites in simulated time; SEEDS=100000 JOBS=2
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
+
 demo: $(STAMP) ## start daemons, pass messages, show what happens
 	$(BIN)/python examples/demo.py
 
@@ -61,6 +73,12 @@ bench: $(BENCH_STAMP) ## measure, beside NATS on the same machine
 
 fuzz: $(FUZZ_STAMP) ## feed every decoder with garbage; RUNS=1000000 inputs each, or SECONDS=
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seconds $(SECONDS) --seed $(SEED)
+
+faults: $(STAMP) ## break things until KILLS=500 processes were killed, and see what is lost; all of it as root only
+	$(BIN)/python -m tests.faults --kills $(KILLS) --minutes $(or $(MINUTES),0) --seed $(SEED)
+
+soak: $(STAMP) ## the same for MINUTES=30, a fault a minute, looking at memory, files and the WAL
+	$(BIN)/python -m tests.faults --soak $(or $(MINUTES),30) --seed $(SEED)
 
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
