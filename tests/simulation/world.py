@@ -1,286 +1,258 @@
-"""A site under a random schedule: who publishes and subscribes what, what breaks, and a record of what came of it."""
+"""A site made of one seed: its processes, its network, its clock, and the record of what happened.
+
+The seed chooses the topology, the limits, what programs do and what breaks. `run` plays it and lets it heal;
+`safety.check` and `liveness.check` read what came of it. Nothing random comes from anywhere else.
+"""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
 
-from qulo.errors import Disconnected
-from qulo.protocol import events
-from qulo.protocol.events import Event
-from qulo.protocol.link import Phase
-from qulo.protocol.ports import Limits
-from qulo.protocol.tracker import Gap, Item, Tracker
-from tests.unit.qulo.protocol.fake_link import PATHS, Connection, Program
-from tests.unit.qulo.protocol.fake_net import Host, Net
+from qulo.protocol.ports import Limits, Note
+from qulo.protocol.storage import Stream
+from tests.simulation.clock import Clock
+from tests.simulation.coverage import Coverage
+from tests.simulation.faults import HARD, SOFT, STORE, Faults
+from tests.simulation.hubs import HubNode
+from tests.simulation.network import Network
+from tests.simulation.programs import Program
+from tests.simulation.record import Asked, Delivery, Message, Put, Subscribed
+from tests.simulation.rest import unrest
+from tests.simulation.workload import PASSING, QUESTION, WORK, Workload
 
-TOPICS = ("a.b", "a.c", "a.b.c", "d", "local.x")
-PATTERNS = (">", "a.>", "a.*", "a.b", "*.b", "a.b.c", "d", "*", "local.>", "a.*.c")
-WORK = "jobs.x"
-QUESTION = "svc.time"
+# Operations of a seed, at least and at most, and its faults.
+OPERATIONS, FAULTS = (100, 102), (3, 8)
 
-# One that is never reached, and one at which lagging subscribers hold publishers back and PUB drops.
-HIGH_WATERS = (1000, 40)
+# Operations after the last fault, so that one for which there is nothing to break yet can still happen.
+LAST = 10
 
-SMALL_WINDOW = 3000  # bytes: a dozen runs
+# How often the way to a master that has just come back is cut again at once.
+FLAPS = 0.15
 
+# Bytes: a dozen runs.
+SMALL_WINDOW = 3000
 
-@dataclass(slots=True)
-class Message:
-    """One published message."""
+# Seconds that a session outlasts where none is to end: longer than all that breaks, short enough to be waited for.
+LONG = 40.0
 
-    program: str
-    topic: str
-    number: int
-    step: int
-    certain: bool = True  # False: a hub died, or dropped the session, before it was passed on
+# Seconds after the last fault within which everything is to be as it should be.
+PATIENCE = 90.0
 
-    @property
-    def body(self) -> str:
-        """What tells it from all others."""
-        return f"{self.program}|{self.topic}|{self.number}"
+# Seconds between two looks whether that is so.
+LOOK = 0.5
 
-
-@dataclass(slots=True, eq=False)
-class Subscribed:
-    """One subscription and what it got."""
-
-    program: Actor
-    tracker: Tracker
-    ready: int | None = None  # the step at which it was confirmed
-    closed: bool = False
-    items: list[tuple[int, Item]] = field(default_factory=list)
-
-    @property
-    def texts(self) -> list[str]:
-        """The messages, in order."""
-        return [body.decode() for _, item in self.items if not isinstance(item, Gap) for body in item[2]]
-
-    @property
-    def gaps(self) -> list[tuple[int, Gap]]:
-        """The gaps, each with the step at which it was reported."""
-        return [(step, item) for step, item in self.items if isinstance(item, Gap)]
-
-
-class Actor(Program):
-    """A program that keeps a record by step."""
-
-    world: World
-
-    def deliver(self, happened: list[Event], items: list[tuple[Tracker, Item]]) -> None:
-        """Note when it came."""
-        super().deliver(happened, items)
-        world = self.world
-        for tracker, item in items:
-            world.subscribed[self.name, tracker.sid].items.append((world.now, item))
-        for event in happened:
-            if isinstance(event, events.Ready):
-                subscription = world.subscribed.get((self.name, event.sid))
-                if subscription is not None and subscription.ready is None:
-                    subscription.ready = world.now
-            elif isinstance(event, events.Welcomed) and not event.resumed:
-                world.uncertain([self.name])
-        if self.link.settled:
-            world.unsettled[self.name] = []
+STREAMS = (
+    Stream("ORDERS", ("orders.>",), "work", dedupe_ms=600_000, max_tries=4),
+    Stream("LOG", ("log.*",), "limits", dedupe_ms=600_000, max_tries=0),
+    Stream("STATE", ("state.*",), "limits", per_topic=1, dedupe_ms=600_000, max_tries=0),
+)
 
 
 class World:
-    """The site. `run` plays the schedule of its seed; the checker then reads `messages` and `subscribed`."""
+    """One seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
         self.random = random.Random(seed)
-        self.hard = seed % 2 == 1  # hubs die, sessions expire, the window is small
-        limits = Limits(
-            high_water=self.random.choice(HIGH_WATERS),
-            replay_window=self.random.choice((SMALL_WINDOW, 1 << 24)) if self.hard else 1 << 24,
-            session_timeout=15.0 if self.hard else 1e6,
-            slow_after=3.0,
-        )
-        self.net = Net(limits, seed, limits.high_water)
-        self.now = 0
+        self.clock = Clock()
+        self.coverage = Coverage()
+        self.tracing = trace is not None
+        self._trace = trace
+        self._decide()
+        self.network = Network(self.clock, self.random, self.limits.high_water)
+        # The record.
         self.messages: list[Message] = []
-        self.subscribed: dict[tuple[str, int], Subscribed] = {}
-        self.unsettled: dict[str, list[Message]] = {}
-        self.asked: list[tuple[Actor, int]] = []
-        self.agents_died: dict[str, int] = {}  # by program, the last step at which an agent on its way up did
-
-        self.faults = 0
-        self.trace: list[str] = []
+        self.subscribed: list[Subscribed] = []
+        self.asked: list[Asked] = []
+        self.puts: list[Put] = []
+        self.deliveries: list[Delivery] = []
+        self.agents_died: dict[str, int] = {}
+        """By program, the last moment at which an agent on its way up was killed."""
+        self.last_given: dict[tuple[str, str, int], int] = {}
+        """By stream, group and number, when the master last gave it to somebody."""
+        self.requeued: Counter[str] = Counter()
+        """By body, how often its dead letter was given back."""
+        self.given_back: list[tuple[int, str]] = []
+        """The same in order, each with its moment."""
+        self.requeued_for: dict[tuple[str, int], str] = {}
+        """By stream and number, the group that what was given back is for."""
+        self.notes: list[Note] = []
+        self.operations = 0
+        self.healed = False
+        self.rested: float | None = None
+        """Seconds from the last fault until everything was as it should be; None: it never was."""
+        self.hubs: list[HubNode] = []
+        self.programs: list[Program] = []
+        self.ended: list[Program] = []
+        self.workload = Workload(self)
+        self.faults = Faults(self, self.kinds)
         self._build()
 
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self.clock.now
+
+    def say(self, text: str) -> None:
+        """For whoever reads the trace."""
+        if self._trace is not None:
+            self._trace(f"{self.clock.now - 1000:9.4f} {self.clock.count:6} {text}")
+
+    def noted(self, note: Note) -> None:
+        """What an operator would read."""
+        if self.tracing:
+            self.say(f"[{note.level}] {note.text}")
+
+    def given(self, stream: str, group: str, seq: int) -> None:
+        """The master gives a message to a consumer."""
+        self.last_given[stream, group, seq] = self.clock.count
+
+    # -- the seed's choices
+
+    def _decide(self) -> None:
+        """Each seed takes part of what there is, so that rare things meet."""
+        chance = self.random
+        self.with_streams = chance.random() < 0.6
+        self.soft = chance.random() < 0.3
+        """No process dies and no session ends: then nothing may be lost, and nothing but the usual gaps be told."""
+        self.large = chance.random() < 0.3
+        self.master_is_host = chance.random() < 0.3
+        kinds = list(SOFT if self.soft else SOFT + HARD)
+        if self.with_streams:
+            kinds += STORE if not self.soft else STORE[:1]
+        self.kinds = chance.sample(kinds, min(len(kinds), chance.randrange(2, 7)))
+        small = not self.soft and chance.random() < 0.3
+        self.limits = Limits(
+            high_water=chance.choice((1000, 1000, 40)),
+            link_buffer=chance.choice((4 << 20, 20_000)) if not self.soft else 4 << 20,
+            replay_window=SMALL_WINDOW if small else 1 << 24,
+            heartbeat=2.0,
+            session_timeout=LONG if self.soft else chance.choice((7.0, 15.0)),
+            slow_after=2.0,
+        )
+
     def _build(self) -> None:
-        master = self.net.host("master")
-        one = self.net.host("one", master)
-        two = self.net.host("two", self.random.choice((master, one)))
-        homes = [(master, True), (master, False), (one, True), (two, True), (two, True)]
-        self.actors = [self._actor(f"p{number}", *home) for number, home in enumerate(homes)]
-        self.net.settle()
-        self.actors[0].respond = self.actors[3].respond = lambda call: b"now"
-        self.members = [self.actors[1], self.actors[2], self.actors[4]]
-        for actor in (self.actors[0], self.actors[3]):
-            actor.link.respond(QUESTION)
-            actor.turn()
-        for actor in self.members:
-            actor.link.join(WORK, "workers")
-            actor.turn()
-        self.net.settle()
+        master = self._hub("master", None)
+        one = self._hub("one", master)
+        homes = [(master, False), (one, True)]
+        shape = self.random.choice(("one agent", "one agent", "two agents", "chain"))
+        if shape != "one agent":
+            homes.append((self._hub("two", one if shape == "chain" else master), True))
+        homes += [self.random.choice([*homes, (master, True)]) for _ in range(self.random.randrange(2))]
+        self.homes = homes
+        for hub, local in homes:
+            self.start_program(hub, local)
+        streams = master.hub.streams
+        if streams is not None:
+            passing = Stream(PASSING, ("passing.>",), "work")
+            for stream in (*STREAMS, passing):
+                streams.add(stream, lambda error: None, self.now)
+            master.wake()
 
-    def _actor(self, name: str, host: Host, local: bool) -> Actor:
-        actor = Actor(self.net, host, name, local)
-        actor.world = self
-        self.net.programs.append(actor)
-        self.unsettled[name] = []
-        return actor
+    def _hub(self, name: str, master: HubNode | None) -> HubNode:
+        hub = HubNode(self, name, master)
+        self.hubs.append(hub)
+        return hub
 
-    # -- the schedule
+    def start_program(self, hub: HubNode, local: bool) -> Program:
+        """One more program."""
+        program = Program(self, f"p{len(self.programs) + len(self.ended)}", hub, local)
+        self.programs.append(program)
+        return program
 
-    def run(self, operations: int = 120) -> None:
-        """Play, then let everything heal and come to rest."""
-        deeds = [self.publish] * 8 + [self.subscribe] * 2 + [self.close, self.ask, self.pass_time, self.pass_time]
-        faults = [self.cut, self.go_silent, self.lose, self.lose, self.pause, self.pause]
-        if self.hard:
-            faults += [self.restart, self.expire]
-        for _ in range(operations):
-            self.now += 1
-            chosen = faults if self.random.random() < 0.08 else deeds
-            self.faults += chosen is faults
-            self.random.choice(chosen)()
-            for _ in range(self.random.randrange(12)):
-                self.net.step()
-        self.heal()
+    def end_program(self, program: Program, kill: bool) -> None:
+        """It goes, and another one comes in its place."""
+        self.programs.remove(program)
+        self.ended.append(program)
+        if kill:
+            program.kill()
+        else:
+            program.leave()
+        successor = self.start_program(program.hub, program.local)
+        if program.members:
+            successor.join(WORK, "workers")
+        if program.responders:
+            successor.serve(QUESTION)
 
-    def heal(self) -> None:
-        """No more faults; time passes."""
-        self.now += 1
-        for connection in self._connections():
-            connection.paused.clear()
-            connection.lose_pub = None
-        self.net.advance(30)
+    # -- playing
 
-    def _say(self, text: str) -> None:
-        self.trace.append(f"{self.now}: {text}")
+    def run(self) -> None:
+        """Everything, until it is at rest or should have been."""
+        chance = self.random
+        self.clock.run(self.now + 0.5)
+        self.workload.begin()
+        self.clock.run(self.now + 0.5)
+        count = chance.randrange(*OPERATIONS)
+        due = sorted(chance.randrange(count - LAST) for _ in range(chance.randrange(*FAULTS)))
+        for number in range(count):
+            while due and due[0] <= number and self.faults.happen():
+                due.pop(0)
+            self.workload.do()
+            self.operations += 1
+            self.clock.run(self.now + chance.choice((0.0, 0.0, 0.001, 0.02, 0.1, 0.3)))
+        self.healed = True
+        self.faults.heal()
+        self.workload.end()
+        self._rest()
 
-    def _connections(self) -> list[Connection]:
-        return [d.connection for d in self.net.diallers if d.connection is not None]
+    def _rest(self) -> None:
+        began = self.now
+        while self.now < began + PATIENCE:
+            self.clock.run(self.now + LOOK)
+            if not unrest(self):
+                self.rested = self.now - began
+                return
 
-    # -- deeds
+    # -- what happens to processes
 
-    def publish(self) -> None:
-        """One program publishes a few messages, each on a topic of its own."""
-        actor = self.random.choice(self.actors)
-        if actor.link.room < 1000 or (actor.link.phase is not Phase.UP and self.random.random() < 0.8):
+    def kill(self, hub: HubNode, seconds: float) -> None:
+        """A hub dies, and is started again."""
+        if not hub.running:
             return
-        for _ in range(self.random.choice((1, 1, 2, 5))):
-            topic = self.random.choice((*TOPICS, WORK))
-            if topic.startswith("local.") and not actor.local:
-                continue
-            message = Message(actor.name, topic, len(self.messages), self.now)
-            self.messages.append(message)
-            self.unsettled[actor.name].append(message)
-            self._say(f"publish {message.body}")
-            actor.link.publish(topic, 0, message.body.encode())
-        actor.turn()
+        self.say(f"{hub.name} is killed")
+        self.uncertain(hub)
+        hub.kill()
+        hub.restart_after(seconds)
 
-    def subscribe(self) -> None:
-        """One program subscribes."""
-        actor = self.random.choice(self.actors)
-        pattern = self.random.choice(PATTERNS)
-        if pattern.startswith("local.") and not actor.local:
+    def stopped(self, hub: HubNode) -> None:
+        """It has drained, or could not in time."""
+        self.kill(hub, 0.1)
+
+    def store_failed(self, hub: HubNode, why: str) -> None:
+        """The daemon ends, as it must, and is started again."""
+        self.say(f"{hub.name}: the store failed: {why}")
+        hub.after(0.05, lambda: self.kill(hub, 0.5))
+
+    def below(self, hub: HubNode) -> list[Program]:
+        """Programs whose way to the master goes by this agent."""
+        if hub.master is None:
+            return []
+        return [p for p in (*self.programs, *self.ended) if hub in (p.hub, p.hub.master)]
+
+    def uncertain(self, hub: HubNode) -> None:
+        """Nobody can say what becomes of what this hub had and had not passed on."""
+        for program in self.programs:
+            if program.hub is hub:
+                for message in program.unsettled:
+                    message.certain = False
+        below = self.below(hub)
+        self.agents_died |= {program.name: self.clock.count for program in below}
+        if hub.up is None or hub.up.link.settled:
             return
-        self._say(f"{actor.name} subscribes {pattern}")
-        tracker = actor.link.subscribe(pattern)
-        actor.got[tracker] = []
-        self.subscribed[actor.name, tracker.sid] = Subscribed(actor, tracker)
-        actor.turn()
+        names = {program.name for program in below}
+        for message in self.messages:
+            if message.program.name in names:
+                direct = message.program.hub is hub
+                safe = direct and message.acked is not None and message.acked <= hub.safe
+                message.certain &= safe
 
-    def close(self) -> None:
-        """A subscription ends."""
-        still = [s for s in self.subscribed.values() if not s.closed]
-        if still:
-            subscription = self.random.choice(still)
-            subscription.closed = True
-            self._say(f"{subscription.program.name} closes {subscription.tracker.pattern}")
-            subscription.program.link.close(subscription.tracker.sid)
-            subscription.program.turn()
-
-    def ask(self) -> None:
-        """A request."""
-        actor = self.random.choice(self.actors)
-        self.asked.append((actor, actor.ask(QUESTION, ttl=3000)))
-
-    def pass_time(self) -> None:
-        """Some seconds, with everything that can be delivered delivered."""
-        self.net.advance(self.random.choice((0.5, 1.0, 2.5)))
-
-    # -- faults
-
-    def _some(self) -> Connection | None:
-        connections = self._connections()
-        return self.random.choice(connections) if connections else None
-
-    def cut(self) -> None:
-        """A connection breaks, and its dialler is told."""
-        connection = self._some()
-        if connection is not None:
-            self._say(f"cut {connection.user}")
-
-            connection.dialler.fail(Disconnected("cut"))
-
-    def go_silent(self) -> None:
-        """A connection goes half-open."""
-        connection = self._some()
-        if connection is not None:
-            self._say(f"silent {connection.user}")
-            connection.silent = True
-
-    def lose(self) -> None:
-        """A connection loses some of its PUB frames, heartbeats among them."""
-        connection = self._some()
-        if connection is not None:
-            self._say(f"lose {connection.user}")
-            share, rng = self.random.choice((0.2, 0.5, 1.0)), self.random
-            left = [self.random.randrange(1, 12)]
-
-            def lose(data: bytes) -> bool:
-                left[0] -= 1
-                return left[0] > 0 and rng.random() < share
-
-            connection.lose_pub = lose
-
-    def pause(self) -> None:
-        """One path of a connection stands still, or all of them go on."""
-        connection = self._some()
-        if connection is not None:
-            if connection.paused:
-                connection.paused.clear()
-            else:
-                connection.paused.add(self.random.choice(PATHS))
-            self._say(f"pause {connection.user} {sorted(connection.paused)}")
-
-    def restart(self) -> None:
-        """A hub dies and starts again with nothing."""
-        host = self.random.choice(self.net.hosts)
-        self._say(f"restart {host.name}")
-        self.uncertain([a.name for a in self.actors if a.target is host])
-        below = [a.name for a in self.actors if host.up is not None and host in (a.target, a.target.master)]
-        self.agents_died |= dict.fromkeys(below, self.now)
-        if host.up is not None and not host.up.link.settled:
-            for message in self.messages:  # an agent that dies takes what it had not passed on with it
-                message.certain &= message.program not in below
-        host.restart()
-
-    def expire(self) -> None:
-        """A hub forgets a session."""
-        host = self.random.choice(self.net.hosts)
-        sessions = list(host.hub.sessions.values())
-        if sessions:
-            session = self.random.choice(sessions)
-            self._say(f"{host.name} forgets {session.name}")
-            host.hub.end(session, "expired", self.net.now)
-            host.flush()
-
-    def uncertain(self, names: list[str]) -> None:
-        """Nobody can say what became of these programs' unacknowledged messages."""
-        for name in names:
-            for message in self.unsettled[name]:
-                message.certain = False
+    def welcomed(self, agent: HubNode) -> None:
+        """An agent has a session with its master."""
+        if self.healed:
+            return
+        if self.with_streams and self.random.random() < 0.5:
+            self.workload.put_when_back(agent)
+        if self.random.random() < FLAPS:
+            self.faults.cut_again(agent)
