@@ -79,6 +79,29 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class Puts:
+    """One producer keeps `in_flight` messages on their way into a stream.
+
+    qulo acknowledges after fsync; NATS does so with `fsync` (sync_interval: always), else as it comes.
+    """
+
+    counts: Mapping[Side, int]
+    in_flight: int
+    fsync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """One consumer takes and acknowledges what a stream has: all is there before it starts.
+
+    With `push` NATS sends without being asked, which is its fastest way and the one it advises against.
+    """
+
+    counts: Mapping[Side, int]
+    push: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class IdleAgent:
     """A qagent with a master and nothing to do, watched for `seconds`."""
 
@@ -112,7 +135,7 @@ class Return:
     processes: int
 
 
-Work = FanOut | Requests | IdleAgent | Startup | Flood | Return
+Work = FanOut | Requests | Puts | Consume | IdleAgent | Startup | Flood | Return
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +149,9 @@ class Case:
     @property
     def sides(self) -> tuple[Side, ...]:
         """The systems measured, in the order they take turns."""
-        return tuple(self.work.counts) if isinstance(self.work, FanOut | Requests | Flood) else ("qulo",)
+        return (
+            tuple(self.work.counts) if isinstance(self.work, FanOut | Requests | Puts | Consume | Flood) else ("qulo",)
+        )
 
 
 def _counts(qulo: int, nats: int | None = None) -> Mapping[Side, int]:
@@ -188,6 +213,31 @@ CASES: tuple[Case, ...] = (
         (_rate("request/reply, 1,000 in flight", "req/s"),),
     ),
     Case(
+        "puts-fsync",
+        Puts(_counts(500_000, 20_000), in_flight=256, fsync=True),
+        (_rate("puts, fsync before each ack, 256 in flight", "msg/s", at_least=20),),
+    ),
+    Case(
+        "puts",
+        Puts(_counts(500_000, 200_000), in_flight=256, fsync=False),
+        (_rate("the same, beside JetStream as it comes", "msg/s", at_least=2),),
+    ),
+    Case(
+        "put",
+        Puts(_counts(6_000, 6_000), in_flight=1, fsync=True),
+        (_rate("puts one by one, fsync before each ack", "msg/s", at_least=1),),
+    ),
+    Case(
+        "consume",
+        Consume(_counts(500_000, 100_000)),
+        (_rate("consume and ack, NATS pulling", "msg/s", at_least=2.5),),
+    ),
+    Case(
+        "consume-push",
+        Consume(_counts(500_000, 300_000), push=True),
+        (_rate("consume and ack, NATS pushing", "msg/s"),),
+    ),
+    Case(
         "idle-agent",
         IdleAgent(10.0),  # the kernel counts CPU in ticks of 10 ms: 10 s tells 0.1 % of a core apart
         (
@@ -231,6 +281,10 @@ def quick(work: Work) -> Work:
             return FanOut(_fewer(work.counts), work.topics, work.subscribers, work.style, work.secure)
         case Requests():
             return Requests(_fewer(work.counts), work.in_flight)
+        case Puts():
+            return Puts(_fewer(work.counts), work.in_flight, work.fsync)
+        case Consume():
+            return Consume(_fewer(work.counts), work.push)
         case IdleAgent():
             return IdleAgent(work.seconds / _QUICK_DIVISOR)
         case Startup():

@@ -61,8 +61,21 @@ class Client(Protocol):
         """Answer every request on `topic` with its own body; entered once the server knows."""
 
 
+class StreamClient(Client, Protocol):
+    """The same, where the server keeps streams."""
+
+    async def make_stream(self, topic: str) -> None:
+        """A stream that stores the topic."""
+
+    async def put_all(self, topic: str, body: bytes, count: int, in_flight: int) -> None:
+        """Put so many, each acknowledged, `in_flight` at a time, the fastest way the library has."""
+
+    async def consume_all(self, topic: str, count: int, push: bool) -> None:
+        """Take and acknowledge so many."""
+
+
 class ClientModule(Protocol):
     """What `qulo_side` and `nats_side` offer."""
 
-    def connect(self, endpoint: Endpoint) -> AbstractAsyncContextManager[Client]:
+    def connect(self, endpoint: Endpoint) -> AbstractAsyncContextManager[StreamClient]:
         """A connected client."""

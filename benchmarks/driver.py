@@ -6,18 +6,18 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import FanOut, Flood, IdleAgent, Requests, Return, Side, Startup, Work
+from benchmarks.cases import Consume, FanOut, Flood, IdleAgent, Puts, Requests, Return, Side, Startup, Work
 from benchmarks.errors import MeasureFailed
 from benchmarks.idle import idle_agent, startup
 from benchmarks.jobs import Job
 from benchmarks.returning import returning
-from benchmarks.servers import Server, flooders_key, nats_server, qulod, stop
+from benchmarks.servers import Server, flooders_key, jetstream_server, nats_server, qulod, stop
 
 # Eleven Python processes on two cores take a few seconds to start.
 _READY_WITHIN = 60.0
@@ -91,9 +91,27 @@ async def measure(work: Work, side: Side) -> Outcome:
             async with _server(side, secure=work.secure) as server:
                 outcome = await _fan_out(work, server, work.counts[side])
             return await _beside_plain(work, outcome) if work.secure and side == "qulo" else outcome
+        case Puts():
+            count, in_flight = work.counts[side], work.in_flight
+            return await _alone(
+                "putter", side, lambda server: Job(server.endpoint, count, in_flight=in_flight), fsync=work.fsync
+            )
+        case Consume():
+            count, push = work.counts[side], work.push
+            return await _alone("consumer", side, lambda server: Job(server.endpoint, count, push=push), fsync=False)
         case Requests():
             async with _server(side) as server:
                 return await _requests(work, server, work.counts[side])
+
+
+async def _alone(role: str, side: Side, job: Callable[[Server], Job], *, fsync: bool) -> Outcome:
+    """One peer and a server with streams."""
+    async with qulod(curve=False) if side == "qulo" else jetstream_server(fsync=fsync) as server:
+        wanted = job(server)
+        async with _peers([(role, wanted)]) as (peer,):
+            peer.go()
+            report = await peer.heard(_DONE_WITHIN)
+    return Outcome(report, wanted.count - report["count"])
 
 
 def _server(side: Side, *, secure: bool = False) -> AbstractAsyncContextManager[Server]:

@@ -16,6 +16,7 @@ class Endpoint:
     url: str
     server_key: str | None = None
     key: str | None = None
+    fsync: bool = False  # before it acknowledges what it stores, of NATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Job:
     style: Style = "callback"
     in_flight: int = 1
     rate: float = 0.0  # messages per second, of the paced publisher
+    push: bool = False  # of the consumer
 
     def to_json(self) -> str:
         """The text that `from_json` reads."""

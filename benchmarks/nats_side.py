@@ -30,11 +30,18 @@ _NO_LIMIT = 0  # how nats-py spells it, for both of its pending limits
 _FLUSH_TIMEOUT = 60
 
 
+_STREAM = "BENCH"
+
+# Messages per pull: larger ones are no faster.
+_PULLED = 500
+
+
 class NatsClient:
     """`benchmarks.client.Client` over nats-py."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, fsync: bool) -> None:
         self._connection = connection
+        self._fsync = fsync
         self.publish = connection.publish
         self.request = connection.request
         self.flush = partial(connection.flush, _FLUSH_TIMEOUT)
@@ -83,6 +90,61 @@ class NatsClient:
         await self._subscribe(topic, cb=answer)
         yield
 
+    async def make_stream(self, topic: str) -> None:
+        """In a file, which is the default."""
+        await self._connection.jetstream().add_stream(name=_STREAM, subjects=[topic])
+
+    async def put_all(self, topic: str, body: bytes, count: int, in_flight: int) -> None:
+        """`publish_async` where the server does not sync; with fsync one task for each in flight is faster."""
+        if self._fsync or in_flight == 1:
+            publish, tickets = self._connection.jetstream().publish, iter(range(count))
+
+            async def put_each() -> None:
+                for _ in tickets:
+                    await publish(topic, body)
+
+            await asyncio.gather(*(put_each() for _ in range(in_flight)))
+            return
+        context = self._connection.jetstream(publish_async_max_pending=in_flight)
+        for _ in range(count):
+            await context.publish_async(topic, body)
+        await context.publish_async_completed()
+
+    async def consume_all(self, topic: str, count: int, push: bool) -> None:
+        """Pull in batches, or take what is pushed."""
+        if push:
+            await self._take_pushed(topic, count)
+        else:
+            subscription = await self._connection.jetstream().pull_subscribe(topic, "bench", stream=_STREAM)
+            left = count
+            while left > 0:
+                for message in await subscription.fetch(_PULLED):
+                    await message.ack()
+                    left -= 1
+        await self._connection.flush()
+
+    async def _take_pushed(self, topic: str, count: int) -> None:
+        done = asyncio.Event()
+        left = count
+
+        async def take(message: Msg) -> None:
+            nonlocal left
+            await message.ack()
+            left -= 1
+            if not left:
+                done.set()
+
+        await self._connection.jetstream().subscribe(
+            topic,
+            cb=take,
+            durable="bench",
+            stream=_STREAM,
+            manual_ack=True,
+            pending_msgs_limit=_NO_LIMIT,
+            pending_bytes_limit=_NO_LIMIT,
+        )
+        await done.wait()
+
     async def _subscribe(self, pattern: str, **options: Any) -> Subscription:
         subscription = await self._connection.subscribe(
             pattern, pending_msgs_limit=_NO_LIMIT, pending_bytes_limit=_NO_LIMIT, **options
@@ -100,6 +162,6 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[NatsClient]:
     tls = None if endpoint.server_key is None else ssl.create_default_context(cafile=endpoint.server_key)
     connection = await nats.connect(endpoint.url, allow_reconnect=False, skip_subject_validation=True, tls=tls)
     try:
-        yield NatsClient(connection)
+        yield NatsClient(connection, endpoint.fsync)
     finally:
         await connection.close()

@@ -23,7 +23,7 @@ from itertools import cycle, islice
 from typing import Any, cast
 
 from benchmarks.cases import BODY, Side
-from benchmarks.client import Client, ClientModule, Tally
+from benchmarks.client import Client, ClientModule, StreamClient, Tally
 from benchmarks.jobs import Job
 
 _ECHO = "bench.echo"
@@ -41,6 +41,9 @@ _SETTLE = 0.1
 _WARM_UP = 200
 
 _REQUEST_TIMEOUT = 10.0
+
+# Puts in flight while a stream is filled for a consumer.
+_FILLING = 1_000
 
 # A paced publisher looks at the clock so often (seconds); one message in so many is timed.
 _TICK = 0.001
@@ -125,6 +128,30 @@ async def _ask_each(client: Client, tickets: Iterator[int]) -> list[int]:
     return took
 
 
+async def _putter(client: StreamClient, job: Job) -> None:
+    topic = job.topics[0]
+    await client.make_stream(topic)
+    await client.put_all(topic, BODY, _WARM_UP, job.in_flight)
+    _say(ready=True)
+    await _hear()
+    started = time.monotonic_ns()
+    await client.put_all(topic, BODY, job.count, job.in_flight)
+    _say(count=job.count, rate=job.count * 1e9 / (time.monotonic_ns() - started))
+    await _hear()
+
+
+async def _consumer(client: StreamClient, job: Job) -> None:
+    topic = job.topics[0]
+    await client.make_stream(topic)
+    await client.put_all(topic, BODY, job.count, _FILLING)
+    _say(ready=True)
+    await _hear()
+    started = time.monotonic_ns()
+    await client.consume_all(topic, job.count, job.push)
+    _say(count=job.count, rate=job.count * 1e9 / (time.monotonic_ns() - started))
+    await _hear()
+
+
 async def _paced_publisher(client: Client, job: Job) -> None:
     """As many messages as the clock says, each with its time in it, in bursts of a millisecond."""
     _say(ready=True)
@@ -169,11 +196,13 @@ async def _timed_subscriber(client: Client, job: Job) -> None:
         await _hear()
 
 
-_ROLES: dict[str, Callable[[Client, Job], Coroutine[Any, Any, None]]] = {
+_ROLES: dict[str, Callable[[StreamClient, Job], Coroutine[Any, Any, None]]] = {
     "publisher": _publisher,
     "subscriber": _subscriber,
     "requester": _requester,
     "responder": _responder,
+    "putter": _putter,
+    "consumer": _consumer,
     "paced_publisher": _paced_publisher,
     "timed_subscriber": _timed_subscriber,
 }

@@ -11,6 +11,11 @@ from benchmarks.cases import Style
 from benchmarks.client import Tally
 from benchmarks.jobs import Endpoint
 
+_STREAM = "BENCH"
+
+# As many as JetStream lets a consumer have unacknowledged by default.
+_PREFETCH = 1000
+
 
 class QuloClient:
     """`benchmarks.client.Client` over qulo."""
@@ -59,6 +64,31 @@ class QuloClient:
         """Answer with the body that came."""
         async with self._bus.respond(topic, lambda message: message.body):
             yield
+
+    async def make_stream(self, topic: str) -> None:
+        """As `qulo stream add BENCH TOPIC` does."""
+        await self._bus.request("$qulo.stream.add", {"name": _STREAM, "topics": [topic]})
+
+    async def put_all(self, topic: str, body: bytes, count: int, in_flight: int) -> None:
+        """One task for each in flight."""
+        put, tickets = self._bus.put, iter(range(count))
+
+        async def put_each() -> None:
+            for _ in tickets:
+                await put(topic, body)
+
+        await asyncio.gather(*(put_each() for _ in range(in_flight)))
+
+    async def consume_all(self, topic: str, count: int, push: bool) -> None:
+        """Every ack is on disk when this returns; that the hub pushes is its only way."""
+        async with self._bus.consume(_STREAM, group="bench", prefetch=_PREFETCH) as work:
+            left = count
+            async for message in work:
+                await message.ack()
+                left -= 1
+                if not left:
+                    break
+            await work.flush()
 
 
 @asynccontextmanager

@@ -65,6 +65,19 @@ async def nats_server(*, tls: bool = False) -> AsyncIterator[Server]:
             yield Server(process.pid, Endpoint("nats", url, server_key=certificate))
 
 
+@asynccontextmanager
+async def jetstream_server(*, fsync: bool) -> AsyncIterator[Server]:
+    """nats-server with JetStream on disk: as it comes it syncs every two minutes, with `fsync` before each ack."""
+    with new_directory() as directory:
+        config = directory / "nats.conf"
+        always = "sync_interval: always" if fsync else ""
+        config.write_text(f'jetstream {{ store_dir: "{directory}/js"\n{always}\n}}\n')
+        where = ["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(directory), "-c", str(config)]
+        async with _running([program("nats-server"), *where], directory) as process:
+            ports = await _json_file(process, directory, lambda: next(directory.glob("*.ports"), None))
+            yield Server(process.pid, Endpoint("nats", next(iter(ports["nats"])), fsync=fsync))
+
+
 async def _certificate(directory: Path) -> tuple[str, str]:
     """A certificate for 127.0.0.1 that signs itself, and its key; made by openssl, as an operator would."""
     openssl = shutil.which("openssl")

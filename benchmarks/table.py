@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.cases import Case, FanOut, Flood, Requests, Row, Side
+from benchmarks.cases import Case, Consume, FanOut, Flood, Puts, Requests, Row, Side
 from benchmarks.driver import Outcome
 
 _HEAD = ("what", "qulo", "NATS", "ratio", "target", "note")
@@ -29,7 +29,7 @@ class CaseResult:
     @property
     def counts_messages(self) -> bool:
         """Were messages counted, so that "0 missing" says something?"""
-        return isinstance(self.case.work, FanOut | Flood | Requests) and any(self._all())
+        return isinstance(self.case.work, FanOut | Flood | Requests | Puts | Consume) and any(self._all())
 
     def figures(self, row: Row, side: Side) -> list[float]:
         """What was measured for one cell, in the row's unit."""
