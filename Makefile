@@ -75,6 +75,7 @@ fuzz: $(FUZZ_STAMP) ## feed every decoder with garbage; RUNS=1000000 inputs each
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seconds $(SECONDS) --seed $(SEED)
 
 faults: $(STAMP) ## break things until KILLS=500 processes were killed, and see what is lost; all of it as root only
+	QULO_FAULTS=1 $(BIN)/python -m pytest -q tests/faults
 	$(BIN)/python -m tests.faults --kills $(KILLS) --minutes $(or $(MINUTES),0) --seed $(SEED)
 
 soak: $(STAMP) ## the same for MINUTES=30, a fault a minute, looking at memory, files and the WAL

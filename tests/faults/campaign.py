@@ -68,9 +68,6 @@ GRACE = 15.0
 # Seconds of a calm time, behind the grace of the last disturbance.
 CALM = 10.0
 
-# Seconds without a message, after which nothing more comes: the session of an agent that died has expired.
-SILENCE = 10.0
-
 
 @dataclass(slots=True)
 class Share:
@@ -123,8 +120,17 @@ class Campaign:
         for name in DAEMONS:
             site.start(name)
         site.ask(MASTER, "$qulo.stream.add", STREAM)
-        for role in sorted(ROLES, reverse=True):  # workers and subscribers are there before there is anything to do
-            self._start(role)
+        senders = [name for name, role in ROLES.items() if role.program in ("putter", "publisher")]
+        for name in ROLES.keys() - set(senders):
+            self._start(name)
+        # A message of this stream goes when all groups have acknowledged it: all that are there.
+        until(self._has_groups, DRAIN, "both groups are there")
+        for name in senders:
+            self._start(name)
+
+    def _has_groups(self) -> bool:
+        info = self.site.ask(MASTER, "$qulo.stream.info", {"stream": STREAM["name"]})
+        return {group["group"] for group in info["groups"]} == set(GROUPS)
 
     def _start(self, name: str) -> None:
         role = ROLES[name]
@@ -193,9 +199,7 @@ class Campaign:
         """Finish in peace, and judge."""
         self._finish("putter", "publisher")
         until(self._is_drained, DRAIN, "everything is delivered")
-        self._finish("worker")
-        until(self._is_silent, DRAIN, "the subscribers have got everything")
-        self._finish("subscriber")
+        self._finish("worker", "subscriber")
         self._write.close()
         return self._judge()
 
@@ -205,10 +209,6 @@ class Campaign:
             process.send_signal(signal.SIGINT)
         for process in processes:
             process.wait(DRAIN)
-
-    def _is_silent(self) -> bool:
-        histories = [self.site.place / f"{self.life(n)}.history" for n, r in ROLES.items() if r.program == "subscriber"]
-        return time.time() - max(path.stat().st_mtime for path in histories) > SILENCE
 
     def _is_drained(self) -> bool:
         spooled = [self.site.ask(name, "$qulo.local.list")["hub"]["spooled"] for name in AGENTS]

@@ -2,7 +2,7 @@
 
     python -m tests.faults.publisher URL HISTORY NAME TOPIC
 
-It ends by SIGINT. The body of a message is its key. It must never publish what it has not announced.
+It ends by SIGINT. The body of a message is its key, and a kilobyte. It must never publish what it has not announced.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from tests.history.events import INVOKE, OK, UNKNOWN, Event, Writer
 # some under way, few enough for the machine to be busy with the streams.
 BATCH, PAUSE = 5, 0.025
 
+# Big enough for the buffer of a slow subscriber to be full in seconds.
+PADDING = b" " * 1000
+
 # Of an acknowledgement: longer than the longest fault.
 TIMEOUT = 60.0
 
@@ -36,7 +39,7 @@ async def publish(bus: qulo.Bus, write: Writer, name: str, topic: str, stopped: 
         write.flush()
         number += BATCH
         for key in batch:
-            await bus.publish(topic, key.encode())
+            await bus.publish(topic, key.encode() + PADDING)
         write(Event(time.monotonic(), name, "flush", INVOKE))
         phase = OK
         try:

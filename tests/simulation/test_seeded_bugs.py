@@ -16,20 +16,20 @@ SEEDS = 300
 
 # By bug, a seed that shows it, where the first twenty do not. Of SEEDS it is the first.
 FIRST = {
-    "hole_not_seen": 192,
-    "tail_not_seen": 432,
-    "gap_dropped": 107,
+    "hole_not_seen": 37,
+    "tail_not_seen": 66,
+    "gap_dropped": 55,
     "never_had_dropped": 333,
-    "repair_brings_nothing": 37,
+    "gap_not_passed": 53,
     "unsent_forgotten": 191,
     "never_released": 37,
-    "lost_not_told": 273,
-    "flights_forgotten": 21,
-    "spool_released_early": 21,
-    "requeue_twice": 87,
+    "lost_not_told": 356,
+    "ack_before_commit": 76,
+    "flights_forgotten": 34,
+    "spool_released_early": 51,
     "delay_forgotten": 33,
     "acks_kept_back": 169,
-    "expire_keeps_consumers": 45,
+    "expire_keeps_consumers": 83,
     "lease_out_of_order": 1935,
 }
 
